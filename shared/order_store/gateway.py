@@ -1,0 +1,247 @@
+"""Calls to DynamoDB: each error becomes one of ours, each limit is kept, only reads are repeated.
+
+boto's own retries are off (see ``shared.clients``): whether a write may be repeated depends on what
+it does, and only the caller knows its deadline. A ``Gateway`` is safe to share between threads.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+)
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from shared.order_store.errors import (
+    StoreOutcomeUnknown,
+    StoreRefused,
+    StoreThrottled,
+    StoreUnavailable,
+)
+from shared.order_store.keys import Item, Key
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+T = TypeVar("T")
+
+TRANSACTION_ACTIONS_MAX: Final = 100
+TRANSACTION_BYTES_MAX: Final = 4 * 1024 * 1024
+ITEM_BYTES_MAX: Final = 400 * 1024
+BATCH_GET_KEYS_MAX: Final = 100
+TRANSACTION_TOKEN_LENGTH_MAX: Final = 36
+
+CONDITION_FAILED: Final = "ConditionalCheckFailed"
+_NO_REASON: Final = "None"
+_BUSY_REASONS: Final = frozenset(
+    {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
+)
+_THROTTLED: Final = frozenset(
+    {
+        "ThrottlingException",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "LimitExceededException",
+    }
+)
+# Not ours to mend by repeating, but an operator's: no table yet, no rights, expired credentials.
+_UNUSABLE: Final = frozenset(
+    {
+        "ResourceNotFoundException",
+        "AccessDeniedException",
+        "ExpiredTokenException",
+        "UnrecognizedClientException",
+    }
+)
+_SERVER_ERROR_STATUS: Final = 500
+_READ_BACKOFF_SECONDS_MAX: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why one action of a transaction was refused; ``item`` is what stood in its place."""
+
+    code: str
+    item: Item | None
+
+    @property
+    def is_condition(self) -> bool:
+        """The action's own condition was not met."""
+        return self.code == CONDITION_FAILED
+
+
+class TransactionCancelled(Exception):
+    """No action of the transaction was carried out; ``refused`` maps action numbers to reasons."""
+
+    def __init__(self, refused: Mapping[int, Reason]) -> None:
+        """Keep the reasons of the actions that were refused, by their place in the transaction."""
+        super().__init__(", ".join(f"{place}: {reason.code}" for place, reason in refused.items()))
+        self.refused = refused
+
+
+class Gateway:
+    """One table behind a boto3 client."""
+
+    def __init__(
+        self,
+        client: "DynamoDBClient",
+        table_name: str,
+        *,
+        read_attempts: int = 2,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Use ``client`` for ``table_name``; ``sleep`` (seconds) waits between repeated reads."""
+        self._client = client
+        self.table_name = table_name
+        self._repeat_reads = Retrying(
+            stop=stop_after_attempt(read_attempts),
+            wait=wait_random_exponential(multiplier=0.05, max=_READ_BACKOFF_SECONDS_MAX),
+            retry=retry_if_exception_type(StoreUnavailable),
+            sleep=sleep,
+            reraise=True,
+        )
+
+    def get(self, key: Key) -> Item | None:
+        """Read one item, consistently.
+
+        Raises:
+            StoreUnavailable: no answer in time, twice.
+        """
+        answer = self._read(
+            lambda: self._client.get_item(TableName=self.table_name, Key=key, ConsistentRead=True)
+        )
+        item: Item | None = answer.get("Item")
+        return item
+
+    def batch_get(self, keys: Sequence[Key]) -> list[Item]:
+        """Read the items of ``keys`` that exist, each consistently, in no particular order.
+
+        Raises:
+            StoreUnavailable: no answer in time, or DynamoDB left keys unprocessed again and again.
+        """
+        items: list[Item] = []
+        for chunk in chunks(keys, BATCH_GET_KEYS_MAX):
+            items += self._batch_get_chunk(chunk)
+        return items
+
+    def query(self, **arguments: Any) -> tuple[list[Item], Key | None]:
+        """Read one page (1 MB at most, AWS limit); the second value is where the next one starts.
+
+        Raises:
+            StoreUnavailable: no answer in time, twice.
+        """
+        answer = self._read(lambda: self._client.query(TableName=self.table_name, **arguments))
+        return answer["Items"], answer.get("LastEvaluatedKey")
+
+    def update(self, **arguments: Any) -> Item:
+        """Update one item and return the attributes asked for.
+
+        Raises:
+            TransactionCancelled: its condition was not met (action 0).
+            StoreOutcomeUnknown: the answer was lost.
+            StoreUnavailable: nothing was written.
+        """
+        answer: dict[str, Any] = self._call(
+            lambda: self._client.update_item(TableName=self.table_name, **arguments)
+        )
+        attributes: Item = answer.get("Attributes", {})
+        return attributes
+
+    def transact(self, actions: Sequence[Mapping[str, Any]], token: str) -> None:
+        """Carry out all ``actions`` or none.
+
+        Args:
+            actions: at most 100 on different items, 4 MB in all (AWS limits).
+            token: the same token with the same actions is one transaction (for 10 minutes, AWS).
+
+        Raises:
+            TransactionCancelled: conditions were not met, or an action was invalid.
+            StoreThrottled: too busy, or items are being written by somebody else just now.
+            StoreOutcomeUnknown: the answer was lost.
+            StoreUnavailable: nothing was written.
+        """
+        if len(actions) > TRANSACTION_ACTIONS_MAX:
+            raise StoreRefused(f"{len(actions)} actions are more than one transaction can hold")
+        self._call(
+            lambda: self._client.transact_write_items(
+                TransactItems=list(actions),  # type: ignore[arg-type]
+                ClientRequestToken=token[:TRANSACTION_TOKEN_LENGTH_MAX],
+            )
+        )
+
+    def _batch_get_chunk(self, keys: Sequence[Key]) -> list[Item]:
+        items: list[Item] = []
+
+        def read_rest() -> None:
+            nonlocal keys
+            answer: Any = self._call(
+                lambda: self._client.batch_get_item(
+                    RequestItems={self.table_name: {"Keys": list(keys), "ConsistentRead": True}}
+                )
+            )
+            items.extend(answer["Responses"].get(self.table_name, []))
+            keys = answer.get("UnprocessedKeys", {}).get(self.table_name, {}).get("Keys", [])
+            if keys:
+                raise StoreThrottled(f"{len(keys)} keys were left unprocessed")
+
+        self._repeat_reads.copy()(read_rest)
+        return items
+
+    def _read(self, call: Callable[[], Any]) -> Any:
+        # A copy for each call: tenacity keeps statistics on the object.
+        return self._repeat_reads.copy()(self._call, call)
+
+    def _call(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except ClientError as error:
+            raise _translated(error) from error
+        except (EndpointConnectionError, ConnectTimeoutError) as error:
+            raise StoreUnavailable(str(error)) from error
+        except BotoCoreError as error:
+            # A read time-out or a closed connection: the request may have arrived.
+            raise StoreOutcomeUnknown(str(error)) from error
+
+
+def chunks(things: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Cut ``things`` into pieces of at most ``size``."""
+    for start in range(0, len(things), size):
+        yield things[start : start + size]
+
+
+def _translated(error: ClientError) -> Exception:
+    code = error.response.get("Error", {}).get("Code", "")
+    message = f"{code}: {error.response.get('Error', {}).get('Message', '')}"
+    if code == "TransactionCanceledException":
+        return _cancellation(error)
+    if code == "ConditionalCheckFailedException":
+        return TransactionCancelled({0: Reason(CONDITION_FAILED, error.response.get("Item"))})
+    if code in _THROTTLED or code == "TransactionConflictException":
+        return StoreThrottled(message)
+    if code in _UNUSABLE:
+        return StoreUnavailable(message)
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if status >= _SERVER_ERROR_STATUS or code == "TransactionInProgressException":
+        return StoreOutcomeUnknown(message)
+    return StoreRefused(message)
+
+
+def _cancellation(error: ClientError) -> Exception:
+    reasons: list[dict[str, Any]] = error.response.get("CancellationReasons", [])
+    refused = {
+        place: Reason(reason.get("Code", _NO_REASON), reason.get("Item"))
+        for place, reason in enumerate(reasons)
+        if reason.get("Code", _NO_REASON) != _NO_REASON
+    }
+    conditions = {place: reason for place, reason in refused.items() if reason.is_condition}
+    if conditions:
+        return TransactionCancelled(conditions)
+    if refused and all(reason.code in _BUSY_REASONS for reason in refused.values()):
+        return StoreThrottled(", ".join(sorted({reason.code for reason in refused.values()})))
+    # ValidationError, ItemCollectionSizeLimitExceeded: the action itself cannot be done.
+    return TransactionCancelled(refused)

@@ -1,0 +1,243 @@
+"""Records to DynamoDB items and back.
+
+Written by hand for the few shapes that there are: boto3's generic serialiser costs more time than
+the rest of a decision.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final
+
+from shared.domain.account import Account, Position
+from shared.domain.money import plain
+from shared.domain.order import BusinessError, Operation, OperationKey, Order, OrderStatus
+from shared.ids import NO_ORDER_ID
+from shared.order_store import keys
+from shared.order_store.errors import UnreadableItem
+from shared.order_store.keys import EXPIRES_AT, SHARD, Item
+from shared.order_store.records import (
+    Balance,
+    Head,
+    IdempotencyClaim,
+    RecordedAccount,
+    RecordedOrder,
+    Remembered,
+    UnreadableOrder,
+)
+
+Value = dict[str, Any]
+
+_UNREADABLE: Final = (KeyError, ValueError, TypeError, AttributeError, InvalidOperation)
+
+
+def text(value: str) -> Value:
+    """A string attribute."""
+    return {"S": value}
+
+
+def number(value: int | Decimal) -> Value:
+    """A number attribute, exact."""
+    return {"N": plain(value) if isinstance(value, Decimal) else str(value)}
+
+
+def instant(value: datetime) -> Value:
+    """An instant, as ISO 8601 text."""
+    return {"S": value.isoformat()}
+
+
+def new_order_item(order: Order) -> Item:
+    """The item of an order that was just accepted."""
+    return {
+        **keys.order_key(order.account_id, order.id),
+        "operation": text(order.operation),
+        "issuer_name": text(order.issuer_name),
+        "total_shares": number(order.total_shares),
+        "share_price": number(order.share_price),
+        "timestamp": instant(order.timestamp),
+        "received_at": instant(order.received_at),
+        "status": text(OrderStatus.PENDING),
+        SHARD: text(keys.shard_of(order.account_id)),
+    }
+
+
+def read_order(item: Item) -> RecordedOrder | UnreadableOrder:
+    """Read an order's item; what cannot be read comes back as ``UnreadableOrder``."""
+    account_id, order_id = keys.order_of(item)
+    try:
+        return _read_order(item, account_id, order_id)
+    except _UNREADABLE as error:
+        return UnreadableOrder(
+            account_id,
+            order_id,
+            reason=f"its item cannot be read: {error!r}",
+            is_pending=item.get("status") == text(OrderStatus.PENDING),
+            attempts=_int(item, "attempts"),
+        )
+
+
+def new_account_item(account: Account, mark: str) -> Item:
+    """The item of an account that was just opened."""
+    return {
+        **keys.account_key(account.id),
+        "cash": number(account.cash),
+        "positions": write_positions(account.positions),
+        "opened_at": instant(account.opened_at),
+        "recent": {"M": {}},
+        "decided": number(0),
+        "mark": text(mark),
+    }
+
+
+def read_account(item: Item) -> RecordedAccount:
+    """Read an account's item.
+
+    Raises:
+        UnreadableItem: it does not have the shape that this code writes.
+    """
+    try:
+        return _read_account(item)
+    except _UNREADABLE as error:
+        raise UnreadableItem(f"{item.get(keys.PK)}: {error!r}") from error
+
+
+def new_head_item(account_id: int) -> Item:
+    """The item that counts an account's accepted orders."""
+    return {**keys.head_key(account_id), "accepted": number(0), "newest": text(NO_ORDER_ID)}
+
+
+def read_head(item: Item) -> Head:
+    """Read an account's count of accepted orders.
+
+    Raises:
+        UnreadableItem: it does not have the shape that this code writes.
+    """
+    try:
+        return Head(int(item["accepted"]["N"]), item["newest"]["S"])
+    except _UNREADABLE as error:
+        raise UnreadableItem(f"{item.get(keys.PK)}: {error!r}") from error
+
+
+def idempotency_item(claim: IdempotencyClaim, result: str, expires_at_seconds: int) -> Item:
+    """The item that remembers the answer to a repeatable request."""
+    return {
+        **keys.idempotency_key(claim.scope, claim.client_key),
+        "fingerprint": text(claim.fingerprint),
+        "result": text(result),
+        EXPIRES_AT: number(expires_at_seconds),
+    }
+
+
+def read_remembered(item: Item) -> Remembered:
+    """Read what ``idempotency_item`` wrote."""
+    return Remembered(item["fingerprint"]["S"], item["result"]["S"])
+
+
+def recent_item(account_id: int, operation: OperationKey, at: datetime) -> Item:
+    """The item of an executed operation for which the account's own item has no room.
+
+    It never expires: how long it matters is counted in the orders' own timestamps.
+    """
+    return {**keys.recent_key(account_id, operation), "executed_at": instant(at)}
+
+
+def read_recent(item: Item) -> datetime:
+    """When the operation of a ``recent_item`` was executed (the order's timestamp)."""
+    return datetime.fromisoformat(item["executed_at"]["S"])
+
+
+def write_positions(positions: Mapping[str, Position]) -> Value:
+    """Positions as a map from issuer to [shares, price]."""
+    return {
+        "M": {
+            name: {"L": [number(held.total_shares), number(held.share_price)]}
+            for name, held in positions.items()
+        }
+    }
+
+
+def write_recent(recent: Mapping[OperationKey, datetime]) -> Value:
+    """Executed operations as a map from operation to instant."""
+    return {"M": {keys.write_operation(key): instant(at) for key, at in recent.items()}}
+
+
+def write_balance(balance: Balance) -> Value:
+    """What an account held right after an order."""
+    value = {"cash": number(balance.cash), "positions": write_positions(balance.positions)}
+    return {"M": value if balance.complete else {**value, "partial": {"BOOL": True}}}
+
+
+def _read_order(item: Item, account_id: int, order_id: str) -> RecordedOrder:
+    order = Order(
+        id=order_id,
+        account_id=account_id,
+        operation=Operation(item["operation"]["S"]),
+        issuer_name=item["issuer_name"]["S"],
+        total_shares=int(item["total_shares"]["N"]),
+        share_price=Decimal(item["share_price"]["N"]),
+        timestamp=datetime.fromisoformat(item["timestamp"]["S"]),
+        received_at=datetime.fromisoformat(item["received_at"]["S"]),
+    )
+    status = OrderStatus(item["status"]["S"])
+    attempts = _int(item, "attempts")
+    if status is OrderStatus.PENDING:
+        return RecordedOrder(order, status, attempts=attempts)
+    return RecordedOrder(
+        order,
+        status,
+        business_errors=tuple(
+            BusinessError(code["S"]) for code in item.get("business_errors", {"L": []})["L"]
+        ),
+        decided_at=datetime.fromisoformat(item["decided_at"]["S"]),
+        sequence=_int(item, "sequence") or None,
+        balance=_read_balance(item["balance"]) if "balance" in item else None,
+        rules=item["rules"]["S"] if "rules" in item else None,
+        failure=item["failure"]["S"] if "failure" in item else None,
+        attempts=attempts,
+    )
+
+
+def _read_account(item: Item) -> RecordedAccount:
+    recent = {
+        keys.read_operation(operation): datetime.fromisoformat(at["S"])
+        for operation, at in item["recent"]["M"].items()
+    }
+    account = Account(
+        id=keys.account_of(item),
+        cash=Decimal(item["cash"]["N"]),
+        opened_at=datetime.fromisoformat(item["opened_at"]["S"]),
+        positions=_read_positions(item["positions"]),
+        last_executed_at=_instant(item, "last_executed_at"),
+        recent=recent,
+    )
+    return RecordedAccount(
+        account,
+        decided=int(item["decided"]["N"]),
+        decided_through=item.get("decided_through", text(NO_ORDER_ID))["S"],
+        overflow_until=_instant(item, "overflow_until"),
+        inline=frozenset(recent),
+    )
+
+
+def _read_positions(value: Value) -> dict[str, Position]:
+    return {
+        name: Position(int(held["L"][0]["N"]), Decimal(held["L"][1]["N"]))
+        for name, held in value["M"].items()
+    }
+
+
+def _read_balance(value: Value) -> Balance:
+    fields = value["M"]
+    return Balance(
+        cash=Decimal(fields["cash"]["N"]),
+        positions=_read_positions(fields["positions"]),
+        complete="partial" not in fields,
+    )
+
+
+def _instant(item: Item, name: str) -> datetime | None:
+    return datetime.fromisoformat(item[name]["S"]) if name in item else None
+
+
+def _int(item: Item, name: str) -> int:
+    return int(item[name]["N"]) if name in item else 0

@@ -1,0 +1,112 @@
+"""Every key of the single table, named once.
+
+| pk                       | sk            | item                                             |
+| ------------------------ | ------------- | ------------------------------------------------ |
+| ACCOUNT#<id>             | ACCOUNT       | cash, positions, how many orders are decided     |
+| ACCOUNT#<id>             | HEAD          | how many orders were accepted, and the newest id |
+| ACCOUNT#<id>             | ORDER#<id>    | an order; ids sort by acceptance                 |
+| ACCOUNT#<id>             | RECENT#<op>   | an executed operation that ACCOUNT has no room for |
+| IDEMPOTENCY#<scope>#<id> | IDEMPOTENCY   | the answer to a request that may be repeated     |
+| COUNTER                  | ACCOUNT       | the newest account id                            |
+"""
+
+import hashlib
+import zlib
+from typing import Any, Final
+
+from shared.domain.order import Operation, OperationKey
+
+PK: Final = "pk"
+SK: Final = "sk"
+
+SHARD: Final = "undecided_shard"
+"""Only undecided orders have this attribute: the index on it is sparse."""
+
+UNDECIDED_INDEX: Final = "undecided"
+UNDECIDED_SHARDS: Final = 16
+"""Partitions of the index (1,000 writes a second each, AWS limit)."""
+
+EXPIRES_AT: Final = "expires_at"
+"""The table's TTL attribute, in Unix seconds."""
+
+_ORDER: Final = "ORDER#"
+_ORDER_END: Final = "ORDER$"
+_ACCOUNT: Final = "ACCOUNT#"
+
+Key = dict[str, dict[str, str]]
+Item = dict[str, dict[str, Any]]
+
+
+def account_key(account_id: int) -> Key:
+    """Key of the account's state."""
+    return _key(f"{_ACCOUNT}{account_id}", "ACCOUNT")
+
+
+def head_key(account_id: int) -> Key:
+    """Key of the account's count of accepted orders."""
+    return _key(f"{_ACCOUNT}{account_id}", "HEAD")
+
+
+def order_key(account_id: int, order_id: str) -> Key:
+    """Key of one order."""
+    return _key(f"{_ACCOUNT}{account_id}", _ORDER + order_id)
+
+
+def recent_key(account_id: int, operation: OperationKey) -> Key:
+    """Key of an executed operation that was written apart from the account."""
+    return _key(f"{_ACCOUNT}{account_id}", f"RECENT#{write_operation(operation)}")
+
+
+def idempotency_key(scope: str, client_key: str) -> Key:
+    """Key of a remembered answer; the client's text is hashed, so that any text will do."""
+    digest = hashlib.sha256(client_key.encode("utf-8", "surrogatepass")).hexdigest()
+    return _key(f"IDEMPOTENCY#{scope}#{digest}", "IDEMPOTENCY")
+
+
+def counter_key() -> Key:
+    """Key of the counter of account ids."""
+    return _key("COUNTER", "ACCOUNT")
+
+
+def orders_of(account_id: int) -> dict[str, dict[str, str]]:
+    """Values ``:pk``, ``:from`` and ``:to`` of a query over all orders of an account."""
+    return {
+        ":pk": {"S": f"{_ACCOUNT}{account_id}"},
+        ":from": {"S": _ORDER},
+        ":to": {"S": _ORDER_END},
+    }
+
+
+def order_sort_key(order_id: str) -> str:
+    """Sort key of an order."""
+    return _ORDER + order_id
+
+
+def order_of(item: Item) -> tuple[int, str]:
+    """Account id and order id of an order's item (or of its entry in the index)."""
+    return int(item[PK]["S"].removeprefix(_ACCOUNT)), item[SK]["S"].removeprefix(_ORDER)
+
+
+def account_of(item: Item) -> int:
+    """Account id of any item that belongs to an account."""
+    return int(item[PK]["S"].removeprefix(_ACCOUNT))
+
+
+def shard_of(account_id: int) -> str:
+    """Shard of the undecided index: the orders of an account share one, so they stay sorted."""
+    return str(zlib.crc32(str(account_id).encode()) % UNDECIDED_SHARDS)
+
+
+def write_operation(key: OperationKey) -> str:
+    """Write an operation as a key: the issuer comes last, for it may hold any printable text."""
+    return f"{key.operation}:{key.total_shares}:{key.issuer_name}"
+
+
+def read_operation(text: str) -> OperationKey:
+    """Read what ``write_operation`` wrote."""
+    operation, total_shares, issuer_name = text.split(":", 2)
+    return OperationKey(Operation(operation), issuer_name, int(total_shares))
+
+
+def _key(pk: str, sk: str) -> Key:
+    return {PK: {"S": pk}, SK: {"S": sk}}
