@@ -1,0 +1,52 @@
+"""Clients of other services, each with explicit time limits; nothing is connected at import."""
+
+from typing import TYPE_CHECKING, Final
+
+import boto3
+from botocore.config import Config
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from shared.settings import Settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+DYNAMODB_CONNECT_SECONDS: Final = 0.5
+DYNAMODB_READ_SECONDS: Final = 1.1
+"""Two attempts at these limits stay below a request's ``accept_seconds_max``."""
+
+CACHE_SECONDS: Final = 0.25
+"""The cache only saves time: a slow one is treated as absent."""
+
+
+def dynamodb_client(
+    settings: Settings, connections: int, read_seconds: float = DYNAMODB_READ_SECONDS
+) -> "DynamoDBClient":
+    """A client for as many threads as ``connections``; it never repeats a call by itself."""
+    del settings  # where DynamoDB is, boto reads from its own environment variables
+    client: DynamoDBClient = boto3.session.Session().client(
+        "dynamodb",
+        config=Config(
+            connect_timeout=DYNAMODB_CONNECT_SECONDS,
+            read_timeout=read_seconds,
+            max_pool_connections=connections,
+            retries={"mode": "standard", "total_max_attempts": 1},
+            # Our own code builds every request; checking it again costs a fifth of the call.
+            parameter_validation=False,
+            tcp_keepalive=True,
+        ),
+    )
+    return client
+
+
+def cache_client(settings: Settings, connections: int) -> "Redis":
+    """A client of the status cache that gives up early and never repeats."""
+    return Redis.from_url(
+        settings.cache_location,
+        socket_connect_timeout=CACHE_SECONDS,
+        socket_timeout=CACHE_SECONDS,
+        max_connections=connections,
+        retry=Retry(NoBackoff(), 0),
+    )

@@ -1,0 +1,99 @@
+"""What the world sees of an account and of an order, the same from the API and from the cache."""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from shared.domain.account import Account, Position
+from shared.domain.decision import Decision
+from shared.domain.money import plain
+from shared.domain.order import Order, OrderStatus
+from shared.order_store.commits import balance_after
+from shared.order_store.records import Balance, DecidedOrder, RecordedOrder, Settlement
+
+_MICROSECONDS = Decimal(1_000_000)
+
+
+def show_account(account: Account) -> dict[str, Any]:
+    """An account: id, cash, issuers."""
+    return {"id": account.id, "cash": plain(account.cash), "issuers": _issuers(account.positions)}
+
+
+def show_accepted(order: Order) -> dict[str, Any]:
+    """An order as it was when it was accepted: the first answer to its POST."""
+    return show_order(RecordedOrder(order, OrderStatus.PENDING))
+
+
+def show_order(recorded: RecordedOrder) -> dict[str, Any]:
+    """An order with its status and, once decided, the reasons and the balance after it."""
+    order = recorded.order
+    shown: dict[str, Any] = {
+        "id": order.id,
+        "account_id": order.account_id,
+        "status": recorded.status,
+        "operation": order.operation,
+        "issuer_name": order.issuer_name,
+        "total_shares": order.total_shares,
+        "share_price": plain(order.share_price),
+        "timestamp": unix_seconds(order.timestamp),
+        "received_at": iso_utc(order.received_at),
+        "decided_at": iso_utc(recorded.decided_at) if recorded.decided_at else None,
+        "business_errors": list(recorded.business_errors),
+        "current_balance": _balance(recorded.balance) if recorded.balance else None,
+    }
+    if recorded.failure is not None:
+        shown["failure"] = recorded.failure
+    return shown
+
+
+def recorded_from(settlement: Settlement, decided: DecidedOrder, order: Order) -> RecordedOrder:
+    """The record that committing ``decided`` leaves in the table, without reading it again."""
+    decision: Decision = decided.decision
+    return RecordedOrder(
+        order,
+        decision.status,
+        business_errors=decision.business_errors,
+        decided_at=settlement.decided_at,
+        balance=balance_after(decision, order.issuer_name),
+        failure=decided.failure,
+    )
+
+
+def to_json(shown: Mapping[str, Any]) -> bytes:
+    """Compact JSON in UTF-8."""
+    return json.dumps(shown, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def unix_seconds(instant: datetime) -> int | float:
+    """Unix seconds, as the challenge's clients send them; whole where they are whole."""
+    whole, micro = divmod(int(Decimal(str(instant.timestamp())) * _MICROSECONDS), 1_000_000)
+    return whole if not micro else whole + micro / 1_000_000
+
+
+def iso_utc(instant: datetime) -> str:
+    """RFC 3339 in UTC with microseconds: 2026-03-02T15:04:05.123456Z."""
+    utc = instant.astimezone(UTC)
+    return utc.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _balance(balance: Balance) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "cash": plain(balance.cash),
+        "issuers": _issuers(balance.positions),
+    }
+    if not balance.complete:
+        shown["partial"] = True
+    return shown
+
+
+def _issuers(positions: Mapping[str, Position]) -> list[dict[str, Any]]:
+    return [
+        {
+            "issuer_name": name,
+            "total_shares": held.total_shares,
+            "share_price": plain(held.share_price),
+        }
+        for name, held in sorted(positions.items())
+    ]

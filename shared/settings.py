@@ -1,0 +1,117 @@
+"""All settings, read from the environment here and nowhere else.
+
+Each field is an environment variable of the same name in capitals. Where DynamoDB is and who we
+are there is boto's own business (AWS_ENDPOINT_URL_DYNAMODB, AWS_DEFAULT_REGION, AWS_PROFILE ...).
+"""
+
+from datetime import time, timedelta
+from typing import Annotated, Self
+from urllib.parse import urlsplit, urlunsplit
+from zoneinfo import ZoneInfo
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from shared.domain.decision import Rules
+from shared.domain.market import ALWAYS_OPEN, EVERY_DAY, Market
+
+_CACHE_DB = "1"
+_DAY_NAMES = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+Count = Annotated[int, Field(ge=1, le=10_000)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class Settings(BaseSettings):
+    """The settings of every process; an impossible value stops it at its start."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, frozen=True, extra="ignore")
+
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    """The broker. It must not evict (maxmemory-policy noeviction)."""
+    cache_url: str = ""
+    """The status cache; when empty, database 1 of the broker's server."""
+    table_name: str = "orders"
+
+    api_host: str = "127.0.0.1"
+    api_port: Annotated[int, Field(ge=1, le=65_535)] = 8000
+    api_processes: Count = 2
+    api_threads: Count = 32
+    body_bytes_max: Annotated[int, Field(ge=1024, le=10_000_000)] = 65_536
+    accept_seconds_max: Seconds = 2.5
+    """A POST is answered within this time, if need be with 503."""
+
+    worker_processes: Count = 2
+    """Child processes of one worker."""
+    attempts_max: Count = 5
+    """Times that a lost order is tried again before it is parked as failed."""
+
+    recover_after: Seconds = 10.0
+    """Age in seconds at which an undecided order that is not in the queue is sent again."""
+    sweep_every: Seconds = 2.0
+    cache_seconds: Annotated[int, Field(ge=1, le=31_536_000)] = 86_400
+    """How long a final status stays in the cache."""
+
+    market_open: time = time(6)
+    market_close: time = time(15)
+    market_tz: ZoneInfo = ZoneInfo("America/Mexico_City")
+    market_days: Annotated[frozenset[int], NoDecode] = EVERY_DAY
+    """Trading days: names (mon,tue,...) separated by commas, or a range (mon-fri)."""
+    market_always_open: bool = False
+    timestamp_skew: Annotated[float, Field(ge=0, lt=300)] = 5.0
+    """Grace in seconds for clients' clocks."""
+
+    @field_validator("market_tz", mode="before")
+    @classmethod
+    def _zone(cls, value: object) -> object:
+        return ZoneInfo(value) if isinstance(value, str) else value
+
+    @field_validator("market_days", mode="before")
+    @classmethod
+    def _days(cls, value: object) -> object:
+        return parse_days(value) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _rules_are_possible(self) -> Self:
+        _ = self.rules
+        return self
+
+    @property
+    def market(self) -> Market:
+        """The market's hours."""
+        if self.market_always_open:
+            return ALWAYS_OPEN
+        return Market(self.market_open, self.market_close, self.market_tz, self.market_days)
+
+    @property
+    def rules(self) -> Rules:
+        """The rules' settings."""
+        return Rules(self.market, timedelta(seconds=self.timestamp_skew))
+
+    @property
+    def cache_location(self) -> str:
+        """URL of the status cache."""
+        if self.cache_url:
+            return self.cache_url
+        parts = urlsplit(self.redis_url)
+        return urlunsplit(parts._replace(path=f"/{_CACHE_DB}"))
+
+
+def parse_days(text: str) -> frozenset[int]:
+    """Read ``mon-fri`` or ``mon,wed`` as weekdays (Monday is 0).
+
+    Raises:
+        ValueError: a name is no weekday.
+    """
+    days: set[int] = set()
+    for part in text.lower().replace(" ", "").split(","):
+        first, _, last = part.partition("-")
+        start, end = _day(first), _day(last or first)
+        days.update((start + step) % 7 for step in range((end - start) % 7 + 1))
+    return frozenset(days)
+
+
+def _day(name: str) -> int:
+    if name[:3] not in _DAY_NAMES:
+        raise ValueError(f"{name!r} is no weekday; use {', '.join(_DAY_NAMES)}")
+    return _DAY_NAMES.index(name[:3])

@@ -1,0 +1,69 @@
+"""The status of decided orders in Redis.
+
+Only final statuses are stored, each of them for good, so the cache can never show a state older
+than one that was seen before. It holds the bytes of the answer. Everything works without it.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from shared.cooldown import Cooldown
+from shared.logs import get_logger
+
+_PREFIX: Final = "order:1"
+"""The number is the version of the answer's shape: old entries are not read after it changes."""
+
+_COOLDOWN_SECONDS: Final = 1.0
+
+log = get_logger(__name__)
+
+
+class StatusCache:
+    """Final answers by account and order; a failing Redis is a miss."""
+
+    def __init__(self, redis: "Redis", life_seconds: int) -> None:
+        """Keep answers for ``life_seconds`` in ``redis``."""
+        self._redis = redis
+        self._life_seconds = life_seconds
+        self._cooldown = Cooldown(_COOLDOWN_SECONDS)
+
+    def get(self, account_id: int, order_id: str) -> bytes | None:
+        """The final answer for an order, or None if it is not cached or Redis does not answer."""
+        if self._cooldown.is_active:
+            return None
+        try:
+            found = self._redis.get(_key(account_id, order_id))
+        except RedisError as error:
+            self._rest("read", error)
+            return None
+        return found if isinstance(found, bytes) else None
+
+    def put(self, answers: Iterable[tuple[int, str, bytes]]) -> None:
+        """Store final answers (account id, order id, body) in one round trip."""
+        if self._cooldown.is_active:
+            return
+        try:
+            with self._redis.pipeline(transaction=False) as pipeline:
+                for account_id, order_id, body in answers:
+                    pipeline.set(_key(account_id, order_id), body, ex=self._life_seconds)
+                pipeline.execute()
+        except RedisError as error:
+            self._rest("write", error)
+
+    def ping(self) -> bool:
+        """Tell whether Redis answers."""
+        try:
+            return bool(self._redis.ping())
+        except RedisError:
+            return False
+
+    def _rest(self, action: str, error: RedisError) -> None:
+        self._cooldown.start()
+        log.warning("cache_unavailable", action=action, error=str(error))
+
+
+def _key(account_id: int, order_id: str) -> str:
+    return f"{_PREFIX}:{account_id}:{order_id}"
