@@ -1,0 +1,1 @@
+"""The worker: settles orders, and sends again those that were forgotten."""

@@ -1,0 +1,89 @@
+"""The Celery application of the worker: start it with ``celery -A worker.app worker``.
+
+The task is thin: what settling means stands in ``worker.processing``.
+"""
+
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+from celery.signals import setup_logging, worker_process_init
+
+from shared.clients import cache_client, dynamodb_client
+from shared.logs import configure_logs, get_logger
+from shared.order_store.gateway import Gateway
+from shared.settings import Settings
+from shared.status_cache import StatusCache
+from shared.task_queue import (
+    ORDERS_QUEUE,
+    SETTLE_TASK,
+    QueueUnavailable,
+    TaskQueue,
+    publisher_app,
+    read_ref,
+    worker_app,
+)
+from worker.processing import Settler
+
+_DYNAMODB_READ_SECONDS = 5.0
+_CONNECTIONS = 4
+
+settings = Settings()
+app = worker_app(settings)
+app.conf.update(
+    task_queues=None,
+    worker_concurrency=settings.worker_processes,
+    worker_pool="prefork",
+    # Neither is needed by workers that share nothing; heartbeats stay, for Flower.
+    worker_enable_remote_control=True,
+)
+
+log = get_logger(__name__)
+
+
+@setup_logging.connect
+def _configure_logs(**_: Any) -> None:
+    configure_logs(logging.INFO)
+
+
+@worker_process_init.connect
+def _build_settler(**_: Any) -> None:
+    """Make the clients after the fork and before the first task."""
+    settler()
+
+
+@cache
+def settler() -> Settler:
+    """This process' settler (clients must not be shared across a fork)."""
+    client = dynamodb_client(settings, _CONNECTIONS, _DYNAMODB_READ_SECONDS)
+    return Settler(
+        Gateway(client, settings.table_name),
+        StatusCache(cache_client(settings, _CONNECTIONS), settings.cache_seconds),
+        settings.rules,
+        settings.attempts_max,
+        clock=lambda: datetime.now(UTC),
+    )
+
+
+@cache
+def queue() -> TaskQueue:
+    """This process' way back to the queue."""
+    return TaskQueue(publisher_app(settings, connections=1))
+
+
+@app.task(name=SETTLE_TASK, queue=ORDERS_QUEUE, ignore_result=True)
+def settle(names: Sequence[str], *, suspect: bool = False) -> None:
+    """Settle the orders that a message names.
+
+    Raises:
+        StoreUnavailable: the store failed for too long; the sweeper sends the orders again.
+    """
+    left = settler().settle(map(read_ref, names), suspect=suspect)
+    if not left:
+        return
+    try:
+        queue().publish(left, datetime.now(UTC))
+    except QueueUnavailable as error:
+        log.warning("left_to_sweeper", orders=len(left), error=str(error))

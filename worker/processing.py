@@ -1,0 +1,336 @@
+"""Settling: load, decide in sequence, commit under the account's version, cache.
+
+Theory of operation. A message names orders, but what gets decided is what the store says: for
+each named account the worker looks up where its decisions stand, takes every undecided order from
+there on in the sequence in which they were accepted, decides them against the account's state and
+commits all of it in one transaction that fails if anybody else decided meanwhile. On such a
+conflict, and whenever an answer was lost, it looks again. So any number of workers may hold the
+same message, die anywhere, or meet messages that are late, repeated or out of order.
+
+The count of accepted orders (head) less the count of decided ones (account) is the number of
+undecided orders. Where the named ones are as many, they are all there is and the account's orders
+need not be queried: the usual case for accounts that send one order at a time.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from random import Random
+from typing import Final
+from uuid import uuid4
+
+from shared.domain.account import Account
+from shared.domain.decision import Rules, decide, duplicate_horizon, park
+from shared.domain.order import FINAL_STATUSES, Order
+from shared.logs import get_logger
+from shared.order_store import commits, reads
+from shared.order_store.commits import CommitConflict
+from shared.order_store.errors import StoreRefused, StoreUnavailable
+from shared.order_store.gateway import Gateway
+from shared.order_store.reads import Loaded, OrderRef, is_undecided
+from shared.order_store.records import (
+    DecidedOrder,
+    Head,
+    RecordedAccount,
+    RecordedOrder,
+    Settlement,
+    UnreadableOrder,
+)
+from shared.representation import recorded_from, show_order, to_json
+from shared.status_cache import StatusCache
+
+SETTLE_SECONDS_MAX: Final = 20.0
+"""How long one message is tried while the store fails; then the sweeper brings its orders back."""
+
+ROUNDS_MAX: Final = 100
+"""Looks at the store for one message; what is left then goes back to the queue."""
+
+BACKOFF_SECONDS_FIRST: Final = 0.05
+BACKOFF_SECONDS_MAX: Final = 2.0
+
+log = get_logger(__name__)
+
+Undecided = RecordedOrder | UnreadableOrder
+
+
+@dataclass(slots=True)
+class _Work:
+    """What is still to be done for one message: order ids by account."""
+
+    waiting: dict[int, set[str]]
+    suspect: bool
+    counted: dict[int, str] = field(default_factory=dict)
+
+    def drop(self, account_id: int) -> None:
+        self.waiting.pop(account_id, None)
+
+    def refs(self) -> list[OrderRef]:
+        return [(account, order) for account, orders in self.waiting.items() for order in orders]
+
+
+class Settler:
+    """Settles orders. One for each process; holds no state that a decision rests on."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        cache: StatusCache,
+        rules: Rules,
+        attempts_max: int,
+        *,
+        clock: Callable[[], datetime],
+        sleep: Callable[[float], None] = time.sleep,
+        monotonic: Callable[[], float] = time.monotonic,
+        random: Random | None = None,
+    ) -> None:
+        """Decide by ``rules``; park an order after ``attempts_max`` counted attempts."""
+        self._gateway = gateway
+        self._cache = cache
+        self._rules = rules
+        self._rules_text = str(rules)
+        self._attempts_max = attempts_max
+        self._clock = clock
+        self._sleep = sleep
+        self._monotonic = monotonic
+        self._random = random or Random()  # noqa: S311 - jitter is no secret
+
+    def settle(self, refs: Iterable[OrderRef], *, suspect: bool = False) -> list[OrderRef]:
+        """Decide ``refs`` and every order that their accounts accepted before them.
+
+        Args:
+            refs: orders by account id and order id.
+            suspect: they were sent before in vain, so each account's first one counts an attempt.
+
+        Returns:
+            Orders that others kept changing under our hands: to be enqueued again.
+
+        Raises:
+            StoreUnavailable: the store failed for ``SETTLE_SECONDS_MAX``.
+        """
+        work = _Work(_by_account(refs), suspect)
+        deadline = self._monotonic() + SETTLE_SECONDS_MAX
+        failures = 0
+        for _ in range(ROUNDS_MAX):
+            if not work.waiting:
+                return []
+            try:
+                self._round(work)
+            except StoreUnavailable as error:
+                failures += 1
+                pause = self._backoff(failures)
+                if self._monotonic() + pause >= deadline:
+                    self._forgive(work)
+                    raise
+                log.warning("store_unavailable", error=str(error), pause_seconds=round(pause, 3))
+                self._sleep(pause)
+        return work.refs()
+
+    def _round(self, work: _Work) -> None:
+        """Look at every waiting account once, decide what can be decided, commit it."""
+        loaded = reads.load_for_settlement(self._gateway, list(work.waiting), work.refs())
+        settlements = [
+            settlement
+            for account_id in list(work.waiting)
+            if (settlement := self._settlement(loaded, account_id, work)) is not None
+        ]
+        conflicts: set[int] = set()
+        for packed in commits.pack(settlements):
+            conflicts |= self._commit(packed)
+        for settlement in settlements:
+            account_id = settlement.before.account.id
+            if account_id not in conflicts:
+                _strike_off(work, settlement)
+
+    def _settlement(self, loaded: Loaded, account_id: int, work: _Work) -> Settlement | None:
+        """Decide one account's orders, or drop the account from ``work`` if none can be."""
+        named = [
+            order
+            for order_id in work.waiting[account_id]
+            if (order := loaded.orders.get((account_id, order_id))) and is_undecided(order)
+        ]
+        work.waiting[account_id] = {_id_of(order) for order in named}
+        if not named:
+            work.drop(account_id)
+            return None
+        if account_id in loaded.unreadable:
+            self._give_up_on_account(account_id, named, loaded.unreadable[account_id], work)
+            return None
+        recorded = loaded.accounts.get(account_id)
+        head = loaded.heads.get(account_id)
+        if recorded is None or head is None:
+            log.error("account_missing", account_id=account_id)
+            work.drop(account_id)
+            return None
+
+        queue = self._in_sequence(recorded, head, named)
+        if work.suspect:
+            self._count_attempt(work, account_id, queue[0])
+        recorded = self._with_recent(recorded, queue)
+        decided, after, blocked = self._decide_all(recorded.account, queue)
+        if blocked:
+            # The sweeper brings it back; what comes after it has to wait, for sequence's sake.
+            work.waiting[account_id] &= {order.order_id for order in decided}
+        if not decided:
+            work.drop(account_id)
+            return None
+        return Settlement(recorded, after, tuple(decided), self._rules_text, self._clock())
+
+    def _in_sequence(
+        self, recorded: RecordedAccount, head: Head, named: Sequence[Undecided]
+    ) -> list[Undecided]:
+        """The account's first undecided orders, oldest first: all that may be decided now."""
+        is_overflowing = self._is_overflowing(recorded)
+        limit = commits.orders_per_settlement(len(recorded.inline), is_overflowing)
+        queue = {_id_of(order): order for order in named}
+        if head.accepted - recorded.decided > len(queue):
+            earliest = reads.undecided_after(
+                self._gateway, recorded.account.id, recorded.decided_through, limit
+            )
+            replayed = [order for order in named if _id_of(order) <= recorded.decided_through]
+            queue = {_id_of(order): order for order in (*replayed, *earliest)}
+        return [queue[order_id] for order_id in sorted(queue)][:limit]
+
+    def _is_overflowing(self, recorded: RecordedAccount) -> bool:
+        """Tell whether executed operations that still matter are written apart from the account."""
+        if recorded.overflow_until is None:
+            return False
+        horizon = duplicate_horizon(recorded.account, self._rules)
+        return horizon is None or recorded.overflow_until > horizon
+
+    def _with_recent(
+        self, recorded: RecordedAccount, queue: Sequence[Undecided]
+    ) -> RecordedAccount:
+        """Add the executed operations written apart, as far as ``queue`` could repeat them."""
+        if not self._is_overflowing(recorded):
+            return recorded
+        wanted = {order.order.key for order in queue if isinstance(order, RecordedOrder)}
+        apart = reads.load_recent(self._gateway, recorded.account.id, wanted)
+        inline = recorded.account.recent
+        merged = {key: max(at, inline.get(key, at)) for key, at in apart.items()}
+        account = replace(recorded.account, recent={**inline, **merged})
+        return replace(recorded, account=account)
+
+    def _decide_all(
+        self, account: Account, queue: Sequence[Undecided]
+    ) -> tuple[list[DecidedOrder], Account, bool]:
+        """Decide ``queue`` in sequence; the last value tells that an order blocks the rest."""
+        decided: list[DecidedOrder] = []
+        for undecided in queue:
+            if undecided.attempts >= self._attempts_max:
+                decided.append(_parked(account, undecided))
+                continue
+            if isinstance(undecided, UnreadableOrder):
+                log.error("order_unreadable", order_id=undecided.id, reason=undecided.reason)
+                return decided, account, True
+            order = undecided.order
+            try:
+                account, decision = decide(account, order, self._rules)
+            except Exception:  # whatever is wrong with one order must not stop the others
+                log.exception("order_undecidable", order_id=order.id, account_id=account.id)
+                return decided, account, True
+            decided.append(DecidedOrder(order.account_id, order.id, order, decision))
+        return decided, account, False
+
+    def _commit(self, settlements: Sequence[Settlement]) -> set[int]:
+        """Commit what can be committed; returns the accounts that have to be read again."""
+        conflicts: set[int] = set()
+        rest = list(settlements)
+        while rest:
+            try:
+                commits.commit(self._gateway, rest, token=str(uuid4()))
+            except CommitConflict as conflict:
+                conflicts |= conflict.account_ids
+                rest = [one for one in rest if one.before.account.id not in conflicts]
+                continue
+            except StoreRefused as refused:
+                return conflicts | self._commit_one_by_one(rest, refused)
+            self._publish(rest)
+            return conflicts
+        return conflicts
+
+    def _commit_one_by_one(self, rest: Sequence[Settlement], refused: StoreRefused) -> set[int]:
+        """Commit each alone: the one that DynamoDB calls invalid must not spoil the others."""
+        if len(rest) > 1:
+            return set().union(*(self._commit([settlement]) for settlement in rest))
+        account_id = rest[0].before.account.id
+        log.error("settlement_refused", account_id=account_id, error=str(refused))
+        return set()
+
+    def _publish(self, settlements: Sequence[Settlement]) -> None:
+        """Cache the final statuses that were just committed."""
+        self._cache.put(
+            (order.account_id, order.id, _answer(settlement, decided, order))
+            for settlement in settlements
+            for decided in settlement.decided
+            if (order := decided.order) and decided.decision.status in FINAL_STATUSES
+        )
+
+    def _count_attempt(self, work: _Work, account_id: int, first: Undecided) -> None:
+        """Note, before trying, that this account's first order is tried once more."""
+        if account_id in work.counted or first.attempts >= self._attempts_max:
+            return
+        if commits.count_attempt(self._gateway, account_id, _id_of(first)):
+            work.counted[account_id] = _id_of(first)
+
+    def _forgive(self, work: _Work) -> None:
+        """Take the counted attempts back: the store failed, not the orders."""
+        for account_id, order_id in work.counted.items():
+            try:
+                commits.forgive_attempt(self._gateway, account_id, order_id)
+            except StoreUnavailable as error:
+                log.warning("attempt_not_forgiven", order_id=order_id, error=str(error))
+
+    def _give_up_on_account(
+        self, account_id: int, named: Sequence[Undecided], reason: str, work: _Work
+    ) -> None:
+        """Leave an account that cannot be read to its repair; park what was tried too often."""
+        log.error("account_unreadable", account_id=account_id, reason=reason)
+        for order in named:
+            if order.attempts >= self._attempts_max:
+                commits.park_unreadable_account(
+                    self._gateway, account_id, _id_of(order), self._clock(), reason
+                )
+            elif work.suspect:
+                commits.count_attempt(self._gateway, account_id, _id_of(order))
+        work.drop(account_id)
+
+    def _backoff(self, failures: int) -> float:
+        """Seconds to wait after ``failures`` in a row: doubling, capped, with full jitter."""
+        ceiling = min(BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_FIRST * 2.0**failures)
+        return self._random.uniform(BACKOFF_SECONDS_FIRST, ceiling)
+
+
+def _by_account(refs: Iterable[OrderRef]) -> dict[int, set[str]]:
+    waiting: dict[int, set[str]] = {}
+    for account_id, order_id in refs:
+        waiting.setdefault(account_id, set()).add(order_id)
+    return waiting
+
+
+def _strike_off(work: _Work, settlement: Settlement) -> None:
+    account_id = settlement.before.account.id
+    if account_id not in work.waiting:
+        return
+    work.waiting[account_id] -= {decided.order_id for decided in settlement.decided}
+    if not work.waiting[account_id]:
+        work.drop(account_id)
+
+
+def _parked(account: Account, undecided: Undecided) -> DecidedOrder:
+    order = undecided.order if isinstance(undecided, RecordedOrder) else None
+    reason = (
+        undecided.reason
+        if isinstance(undecided, UnreadableOrder)
+        else "the worker failed or died whenever it tried to decide it"
+    )
+    failure = f"parked after {undecided.attempts} attempts: {reason}"
+    return DecidedOrder(account.id, _id_of(undecided), order, park(account), failure)
+
+
+def _answer(settlement: Settlement, decided: DecidedOrder, order: Order) -> bytes:
+    return to_json(show_order(recorded_from(settlement, decided, order)))
+
+
+def _id_of(order: Undecided) -> str:
+    return order.id if isinstance(order, UnreadableOrder) else order.order.id

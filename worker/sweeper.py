@@ -1,0 +1,154 @@
+"""The sweeper: sends accepted orders again whose message was lost.
+
+Start it with ``python -m worker.sweeper``. Any number may run: it only publishes, and a message
+that repeats another is harmless. An order is taken for lost when it is older than
+``RECOVER_AFTER`` and also older than the message that is next in the queue: whatever was
+enqueued after that one still waits its turn, however long the backlog is.
+"""
+
+import signal
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from types import FrameType
+from typing import Final
+
+from shared.clients import dynamodb_client
+from shared.logs import configure_logs, get_logger
+from shared.order_store import reads
+from shared.order_store.errors import StoreError
+from shared.order_store.gateway import Gateway, chunks
+from shared.order_store.reads import OrderRef
+from shared.settings import Settings
+from shared.task_queue import MESSAGE_ORDERS_MAX, QueueUnavailable, TaskQueue, publisher_app
+
+REMEMBERED_MAX: Final = 200_000
+"""Orders whose last sending is remembered, so that one is not sent again at every sweep."""
+
+SWEEP_ORDERS_MAX: Final = 50_000
+"""Orders sent again by one sweep."""
+
+_DYNAMODB_READ_SECONDS: Final = 5.0
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sending:
+    at: datetime
+    times: int
+
+
+class Sweeper:
+    """Finds forgotten orders and enqueues them. What it remembers only saves messages."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        queue: TaskQueue,
+        recover_after: timedelta,
+        *,
+        clock: Callable[[], datetime],
+    ) -> None:
+        """Send again what stayed undecided for ``recover_after``."""
+        self._gateway = gateway
+        self._queue = queue
+        self._recover_after = recover_after
+        self._clock = clock
+        self._sent: OrderedDict[OrderRef, _Sending] = OrderedDict()
+
+    def sweep(self) -> int:
+        """Send the forgotten orders again; returns how many.
+
+        Raises:
+            StoreError: the store could not be read.
+            QueueUnavailable: the broker did not answer.
+        """
+        now = self._clock()
+        lost_before = now - self._recover_after
+        waiting_since = self._queue.oldest_waiting_since()
+        if waiting_since is not None:
+            lost_before = min(lost_before, waiting_since)
+        lost = self._lost(lost_before)
+        for message, is_suspect in _messages(lost, self._sent):
+            self._queue.publish(message, now, suspect=is_suspect)
+            self._remember(message, now)
+        if lost:
+            log.info("orders_sent_again", orders=len(lost))
+        return len(lost)
+
+    def _lost(self, lost_before: datetime) -> list[OrderRef]:
+        lost: list[OrderRef] = []
+        for ref in reads.undecided_before(self._gateway, lost_before):
+            sending = self._sent.get(ref)
+            if sending is None or sending.at < lost_before:
+                lost.append(ref)
+            if len(lost) >= SWEEP_ORDERS_MAX:
+                break
+        return lost
+
+    def _remember(self, refs: Iterable[OrderRef], now: datetime) -> None:
+        for ref in refs:
+            before = self._sent.pop(ref, None)
+            self._sent[ref] = _Sending(now, before.times + 1 if before else 1)
+        while len(self._sent) > REMEMBERED_MAX:
+            self._sent.popitem(last=False)
+
+
+def _messages(
+    lost: Sequence[OrderRef], sent: OrderedDict[OrderRef, _Sending]
+) -> Iterable[tuple[Sequence[OrderRef], bool]]:
+    """Group orders into messages; an account whose orders were sent before in vain comes alone.
+
+    So an order that kills its worker takes no other account's orders with it twice.
+    """
+    by_account: dict[int, list[OrderRef]] = {}
+    for ref in lost:
+        by_account.setdefault(ref[0], []).append(ref)
+    fresh: list[OrderRef] = []
+    for refs in by_account.values():
+        if any(ref in sent for ref in refs):
+            yield refs[:MESSAGE_ORDERS_MAX], True
+        else:
+            fresh += refs
+    for message in chunks(fresh, MESSAGE_ORDERS_MAX):
+        yield message, False
+
+
+def run(sweeper: Sweeper, every_seconds: float, stop: threading.Event) -> None:
+    """Sweep until ``stop`` is set; a failing store or broker is tried again at the next turn."""
+    while not stop.wait(every_seconds):
+        try:
+            sweeper.sweep()
+        except (StoreError, QueueUnavailable) as error:
+            log.warning("sweep_failed", error=str(error))
+
+
+def main() -> None:
+    """Sweep until SIGTERM or SIGINT."""
+    configure_logs()
+    settings = Settings()
+    gateway = Gateway(
+        dynamodb_client(settings, connections=1, read_seconds=_DYNAMODB_READ_SECONDS),
+        settings.table_name,
+    )
+    sweeper = Sweeper(
+        gateway,
+        TaskQueue(publisher_app(settings, connections=1)),
+        timedelta(seconds=settings.recover_after),
+        clock=lambda: datetime.now(UTC),
+    )
+    stop = threading.Event()
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    run(sweeper, settings.sweep_every, stop)
+
+
+if __name__ == "__main__":
+    main()
