@@ -1,0 +1,1 @@
+"""The HTTP API: takes orders in, tells how they stand."""

@@ -1,0 +1,399 @@
+"""Acceptance: record what a request asks for, once and durably, then tell the workers.
+
+Requests that arrive together are recorded in one transaction and announced in one message. A
+member that cannot be recorded (unknown account, a key used before) is taken out and the others
+are recorded without it. An answer that was lost is asked for again with the same ids and the same
+transaction token, so that nothing is recorded twice.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from random import Random
+from typing import Any, Final, Generic, Protocol, TypeVar
+from uuid import uuid4
+
+from api.group_commit import GroupCommit, GroupFull
+from api.problems import Problem, account_not_found, unavailable
+from api.validation import AccountBody, OrderBody
+from shared.clients import DYNAMODB_CONNECT_SECONDS, DYNAMODB_READ_SECONDS
+from shared.domain.account import Account
+from shared.domain.order import Order
+from shared.ids import NO_ORDER_ID, OrderIds
+from shared.logs import get_logger
+from shared.order_store import accepts, reads
+from shared.order_store.accepts import AcceptRefused
+from shared.order_store.errors import StoreOutcomeUnknown, StoreThrottled, StoreUnavailable
+from shared.order_store.gateway import TRANSACTION_ACTIONS_MAX, Gateway
+from shared.order_store.records import (
+    AcceptedOrder,
+    IdempotencyClaim,
+    OpenedAccount,
+    Remembered,
+)
+from shared.representation import to_json
+from shared.task_queue import QueueUnavailable, TaskQueue
+
+ATTEMPT_SECONDS: Final = DYNAMODB_CONNECT_SECONDS + DYNAMODB_READ_SECONDS
+"""How long one call to the store can take."""
+
+ROUNDS_MAX: Final = 50
+PAUSE_SECONDS_MIN: Final = 0.01
+PAUSE_SECONDS_MAX: Final = 0.2
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class OrderRequest:
+    """A valid order on its way to be recorded; ``deadline`` is on the monotonic clock."""
+
+    account_id: int
+    body: OrderBody
+    received_at: datetime
+    claim: IdempotencyClaim | None
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class AccountRequest:
+    """A valid account on its way to be opened; ``deadline`` is on the monotonic clock."""
+
+    body: AccountBody
+    received_at: datetime
+    claim: IdempotencyClaim | None
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """The request was served before; ``result`` is the id of what it made."""
+
+    result: str
+
+
+Q = TypeVar("Q", OrderRequest, AccountRequest)
+QIn = TypeVar("QIn", OrderRequest, AccountRequest, contravariant=True)
+E = TypeVar("E", AcceptedOrder, OpenedAccount)
+
+
+class Ledger(Protocol[QIn, E]):
+    """How one kind of request is recorded."""
+
+    def prepare(self, requests: Sequence[QIn], floors: dict[int, str]) -> list[E]:
+        """Make the entries to record; ``floors`` holds the newest known id of accounts."""
+
+    def record(self, entries: Sequence[E], now: datetime, token: str) -> None:
+        """Record all ``entries`` or none (raises as ``shared.order_store.accepts``)."""
+
+    def was_recorded(self, entry: E) -> bool:
+        """Tell whether ``entry`` stands in the store."""
+
+    def id_of(self, entry: E) -> str:
+        """The id by which a repeated request finds the entry."""
+
+
+@dataclass(slots=True)
+class _Group(Generic[Q, E]):
+    """One group on its way: which members still wait, and what became of the others."""
+
+    requests: Sequence[Q]
+    outcomes: dict[int, E | Repeated | Exception] = field(default_factory=dict)
+    floors: dict[int, str] = field(default_factory=dict)
+    claims: dict[tuple[str, str], Remembered] = field(default_factory=dict)
+
+    def settle_repeats(self) -> None:
+        """Answer members whose key an earlier member (or request) has used."""
+        for place in self.open():
+            claim = self.requests[place].claim
+            if claim and (known := self.claims.get((claim.scope, claim.client_key))):
+                self.outcomes[place] = _repeat(known, claim)
+
+    def open(self) -> list[int]:
+        return [place for place in range(len(self.requests)) if place not in self.outcomes]
+
+    def next_places(self) -> list[int]:
+        """Open members to record now: of those with the same key, the first."""
+        places: dict[object, int] = {}
+        for place in self.open():
+            claim = self.requests[place].claim
+            places.setdefault((claim.scope, claim.client_key) if claim else place, place)
+        return list(places.values())
+
+
+class Intake(Generic[Q, E]):
+    """Records groups of requests through a ledger, within their deadlines."""
+
+    def __init__(
+        self,
+        ledger: Ledger[Q, E],
+        announce: Callable[[Sequence[E]], None],
+        *,
+        clock: Callable[[], datetime],
+        weight: int,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        random: Random | None = None,
+    ) -> None:
+        """Record through ``ledger``, then ``announce`` what was recorded."""
+        self._ledger: Ledger[Q, E] = ledger
+        self._announce: Callable[[Sequence[E]], None] = announce
+        self._clock = clock
+        self._monotonic = monotonic
+        self._sleep = sleep
+        self._random = random or Random()  # noqa: S311 - jitter is no secret
+        self._commits: GroupCommit[Q, E | Repeated] = GroupCommit(
+            self.record_group,
+            weigh=lambda request: weight + (request.claim is not None),
+            weight_max=TRANSACTION_ACTIONS_MAX,
+        )
+
+    def submit(self, request: Q) -> E | Repeated:
+        """Record ``request`` with those that arrive together with it.
+
+        Raises:
+            Problem: it cannot be recorded (404, 422), or not in time (503).
+        """
+        try:
+            return self._commits.submit(request)
+        except GroupFull:
+            raise unavailable("Too many requests wait; try again shortly.") from None
+
+    def record_group(self, requests: Sequence[Q]) -> list[E | Repeated | Exception]:
+        """Record ``requests`` and answer each one with its entry, or with what is wrong."""
+        group: _Group[Q, E] = _Group(requests)
+        for _ in range(ROUNDS_MAX):
+            group.settle_repeats()
+            self._expire(group)
+            places = group.next_places()
+            if not places:
+                break
+            self._round(group, places)
+        late = unavailable("The order store is too busy; try again shortly.")
+        return [group.outcomes.get(place, late) for place in range(len(requests))]
+
+    def _round(self, group: _Group[Q, E], places: Sequence[int]) -> None:
+        """Try to record the members at ``places`` in one transaction."""
+        try:
+            entries = self._ledger.prepare([group.requests[p] for p in places], group.floors)
+            self._record(group, places, entries)
+        except AcceptRefused as refused:
+            self._take_out(group, places, refused)
+        except StoreUnavailable as error:
+            # With other ids, what may have been recorded already would be recorded again.
+            is_unknown = isinstance(error, StoreOutcomeUnknown)
+            if is_unknown or not self._pause(group, places):
+                self._fail(group, places, error)
+        else:
+            self._succeed(group, places, entries)
+
+    def _record(self, group: _Group[Q, E], places: Sequence[int], entries: Sequence[E]) -> None:
+        """Record ``entries``; while the answer is lost, ask again for the very same ones."""
+        token = str(uuid4())
+        is_lost = False
+        while True:
+            try:
+                self._ledger.record(entries, self._clock(), token)
+            except StoreUnavailable as error:
+                is_lost = is_lost or isinstance(error, StoreOutcomeUnknown)
+                if not is_lost:
+                    raise
+                if not self._pause(group, places):
+                    raise StoreOutcomeUnknown(str(error)) from error
+            except AcceptRefused:
+                # Refused by our own first try? Then one entry stands there, and so do all.
+                if is_lost and self._stands(entries[0]):
+                    return
+                raise
+            else:
+                return
+
+    def _stands(self, entry: E) -> bool:
+        try:
+            return self._ledger.was_recorded(entry)
+        except StoreUnavailable as error:
+            raise StoreOutcomeUnknown(str(error)) from error
+
+    def _succeed(self, group: _Group[Q, E], places: Sequence[int], entries: Sequence[E]) -> None:
+        for place, entry in zip(places, entries, strict=True):
+            group.outcomes[place] = entry
+            claim = group.requests[place].claim
+            if claim:
+                made = Remembered(claim.fingerprint, self._ledger.id_of(entry))
+                group.claims[claim.scope, claim.client_key] = made
+        self._announce(entries)
+
+    def _take_out(self, group: _Group[Q, E], places: Sequence[int], refused: AcceptRefused) -> None:
+        group.floors.update(refused.newest_ids)
+        for number, place in enumerate(places):
+            request = group.requests[place]
+            if isinstance(request, OrderRequest) and request.account_id in refused.unknown_accounts:
+                group.outcomes[place] = account_not_found(request.account_id)
+            elif number in refused.remembered and request.claim:
+                group.outcomes[place] = _repeat(refused.remembered[number], request.claim)
+            elif number in refused.impossible:
+                log.error("entry_refused", reason=refused.impossible[number])
+                group.outcomes[place] = Problem(
+                    500, "INTERNAL_ERROR", "The store refused to record this request."
+                )
+
+    def _fail(self, group: _Group[Q, E], places: Sequence[int], error: StoreUnavailable) -> None:
+        log.warning("store_unavailable", error=str(error), requests=len(places))
+        problem = _problem_of(error)
+        for place in places:
+            group.outcomes[place] = problem
+
+    def _expire(self, group: _Group[Q, E]) -> None:
+        """Answer at once for those that one more call to the store would make too late."""
+        for place in group.open():
+            if self._monotonic() + ATTEMPT_SECONDS > group.requests[place].deadline:
+                group.outcomes[place] = unavailable("The order store is slow; try again shortly.")
+
+    def _pause(self, group: _Group[Q, E], places: Sequence[int]) -> bool:
+        """Wait a moment if there is time for another try; tells whether there is."""
+        pause = self._random.uniform(PAUSE_SECONDS_MIN, PAUSE_SECONDS_MAX)
+        deadline = min(group.requests[place].deadline for place in places)
+        if self._monotonic() + pause + ATTEMPT_SECONDS > deadline:
+            return False
+        self._sleep(pause)
+        return True
+
+
+class OrderLedger:
+    """Orders: ids increase within each account, in the sequence in which they are recorded."""
+
+    def __init__(self, gateway: Gateway, ids: OrderIds, clock: Callable[[], datetime]) -> None:
+        """Record in ``gateway`` under ids from ``ids``."""
+        self._gateway = gateway
+        self._ids = ids
+        self._clock = clock
+
+    def prepare(
+        self, requests: Sequence[OrderRequest], floors: dict[int, str]
+    ) -> list[AcceptedOrder]:
+        """Give each request an id beyond all that its account is known to have."""
+        now = self._clock()
+        newest = dict(floors)
+        entries = []
+        for request in requests:
+            account_id = request.account_id
+            order_id = self._ids.next(now, after=newest.get(account_id, NO_ORDER_ID))
+            newest[account_id] = order_id
+            entries.append(AcceptedOrder(_order(request, order_id), request.claim))
+        return entries
+
+    def record(self, entries: Sequence[AcceptedOrder], now: datetime, token: str) -> None:
+        """Record the orders as pending."""
+        accepts.record_orders(self._gateway, entries, now, token)
+
+    def was_recorded(self, entry: AcceptedOrder) -> bool:
+        """Tell whether the order is there."""
+        order = entry.order
+        return reads.load_order(self._gateway, order.account_id, order.id) is not None
+
+    def id_of(self, entry: AcceptedOrder) -> str:
+        """The order's id."""
+        return entry.order.id
+
+
+class AccountLedger:
+    """Accounts: ids come from one counter, taken by the group; a lost answer leaves a gap."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        """Record in ``gateway``."""
+        self._gateway = gateway
+
+    def prepare(
+        self, requests: Sequence[AccountRequest], floors: dict[int, str]
+    ) -> list[OpenedAccount]:
+        """Take an id for each request."""
+        del floors  # accounts have no sequence to keep
+        ids = accepts.allocate_account_ids(self._gateway, len(requests))
+        return [
+            OpenedAccount(
+                Account(account_id, request.body.cash, request.received_at),
+                mark=str(uuid4()),
+                claim=request.claim,
+            )
+            for account_id, request in zip(ids, requests, strict=True)
+        ]
+
+    def record(self, entries: Sequence[OpenedAccount], now: datetime, token: str) -> None:
+        """Record the accounts."""
+        accepts.record_accounts(self._gateway, entries, now, token)
+
+    def was_recorded(self, entry: OpenedAccount) -> bool:
+        """Tell whether the account is there (nobody else can have its id)."""
+        return reads.load_account(self._gateway, entry.account.id) is not None
+
+    def id_of(self, entry: OpenedAccount) -> str:
+        """The account's id."""
+        return str(entry.account.id)
+
+
+def order_intake(
+    gateway: Gateway, queue: TaskQueue, ids: OrderIds, clock: Callable[[], datetime]
+) -> Intake[OrderRequest, AcceptedOrder]:
+    """The way in for orders: recorded, then announced to the workers in one message."""
+
+    def announce(entries: Sequence[AcceptedOrder]) -> None:
+        refs = [(entry.order.account_id, entry.order.id) for entry in entries]
+        try:
+            queue.publish(refs, clock())
+        except QueueUnavailable as error:
+            # They are recorded: the sweeper will find them.
+            log.warning("left_to_sweeper", orders=len(refs), error=str(error))
+
+    ledger = OrderLedger(gateway, ids, clock)
+    return Intake(ledger, announce, clock=clock, weight=accepts.ACTIONS_PER_ORDER_MAX - 1)
+
+
+def account_intake(
+    gateway: Gateway, clock: Callable[[], datetime]
+) -> Intake[AccountRequest, OpenedAccount]:
+    """The way in for accounts."""
+    ledger = AccountLedger(gateway)
+    return Intake(ledger, lambda _: None, clock=clock, weight=accepts.ACTIONS_PER_ACCOUNT_MAX - 1)
+
+
+def fingerprint(body: AccountBody | OrderBody) -> str:
+    """A hash of what a request asks for, the same however its body is written (SHA-256)."""
+    fields: dict[str, Any] = {name: str(value) for name, value in body.model_dump().items()}
+    return hashlib.sha256(to_json(fields)).hexdigest()
+
+
+def _order(request: OrderRequest, order_id: str) -> Order:
+    body = request.body
+    return Order(
+        id=order_id,
+        account_id=request.account_id,
+        operation=body.operation,
+        issuer_name=body.issuer_name,
+        total_shares=body.total_shares,
+        share_price=body.share_price,
+        timestamp=body.timestamp,
+        received_at=request.received_at,
+    )
+
+
+def _repeat(known: Remembered, claim: IdempotencyClaim) -> Repeated | Problem:
+    if known.fingerprint == claim.fingerprint:
+        return Repeated(known.result)
+    return Problem(
+        422,
+        "IDEMPOTENCY_KEY_REUSED",
+        "This Idempotency-Key was used before with another body.",
+    )
+
+
+def _problem_of(error: StoreUnavailable) -> Problem:
+    if isinstance(error, StoreOutcomeUnknown):
+        return unavailable(
+            "The order store did not answer in time, so the request may or may not have been"
+            " recorded. Repeat it with the same Idempotency-Key to be sure."
+        )
+    if isinstance(error, StoreThrottled):
+        return unavailable("The order store is too busy; try again shortly.")
+    return unavailable("The order store cannot be reached; nothing was recorded.")

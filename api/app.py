@@ -1,0 +1,47 @@
+"""The application factory."""
+
+from flask import Flask
+from werkzeug.routing import BaseConverter, ValidationError
+
+from api import problems
+from api.routes.accounts import accounts
+from api.routes.health import health
+from api.routes.orders import orders
+from api.services import Services, build_services
+from shared.settings import Settings
+
+API_PREFIX = "/v1"
+_ACCOUNT_ID_DIGITS_MAX = 18
+
+
+class AccountIdConverter(BaseConverter):
+    """An account's id in a path: digits, small enough for any database; anything else is 404."""
+
+    regex = r"\d{1,18}"
+
+    def to_python(self, value: str) -> int:
+        """Read the id (raises ``ValidationError``: no such route)."""
+        if not value.isascii() or len(value) > _ACCOUNT_ID_DIGITS_MAX:
+            raise ValidationError
+        return int(value)
+
+    def to_url(self, value: int) -> str:
+        """Write the id."""
+        return str(value)
+
+
+def create_app(settings: Settings | None = None, services: Services | None = None) -> Flask:
+    """Make the application; ``services`` replaces the real store, broker and cache."""
+    if services is None:
+        services = build_services(settings or Settings())
+    app = Flask(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = services.settings.body_bytes_max
+    app.url_map.converters["account"] = AccountIdConverter
+    app.extensions["order_processor"] = services
+    problems.register(app)
+    app.register_blueprint(health)
+    # The paths of the challenge stay as aliases of the versioned ones.
+    for blueprint in (accounts, orders):
+        app.register_blueprint(blueprint, url_prefix=API_PREFIX)
+        app.register_blueprint(blueprint, name=f"unversioned_{blueprint.name}")
+    return app

@@ -1,0 +1,108 @@
+"""Group commit: requests that arrive together share one write.
+
+The first thread leads and writes for all that wait; those that arrive meanwhile are the next
+group, led by the oldest of them. There is no timer, so a lone request waits for nobody.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, Generic, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+WAITING_MAX: Final = 10_000
+"""Requests that may wait for a leader in one process."""
+
+
+class GroupFull(Exception):
+    """Too many requests wait already."""
+
+
+class _Entry(Generic[T, R]):
+    __slots__ = ("item", "leads", "result", "wake")
+
+    def __init__(self, item: T) -> None:
+        self.item = item
+        self.wake = threading.Event()
+        self.leads = False
+        self.result: R | Exception | None = None
+
+
+class GroupCommit(Generic[T, R]):
+    """Hands groups of items to ``commit``, one group at a time. Safe to share between threads."""
+
+    def __init__(
+        self,
+        commit: Callable[[Sequence[T]], Sequence[R | Exception]],
+        weigh: Callable[[T], int],
+        weight_max: int,
+    ) -> None:
+        """Commit groups whose weights add up to at most ``weight_max``.
+
+        ``commit`` answers for each item, in their sequence, with a result or an exception.
+        """
+        self._commit = commit
+        self._weigh = weigh
+        self._weight_max = weight_max
+        self._lock = threading.Lock()
+        self._waiting: deque[_Entry[T, R]] = deque()
+        self._has_leader = False
+
+    def submit(self, item: T) -> R:
+        """Commit ``item`` with whatever else is there and return its result.
+
+        Raises:
+            GroupFull: ``WAITING_MAX`` requests wait already.
+            Exception: what ``commit`` answered for this item, or raised for its group.
+        """
+        entry: _Entry[T, R] = _Entry(item)
+        with self._lock:
+            if len(self._waiting) >= WAITING_MAX:
+                raise GroupFull
+            self._waiting.append(entry)
+            entry.leads = not self._has_leader
+            self._has_leader = True
+        if not entry.leads:
+            # Bounded: a leader's commit keeps a deadline, and it always wakes its successor.
+            entry.wake.wait()
+        if entry.leads:
+            self._lead()
+        if isinstance(entry.result, Exception):
+            raise entry.result
+        return entry.result  # type: ignore[return-value]
+
+    def _lead(self) -> None:
+        """Commit the oldest entries, this thread's own among them, then hand over."""
+        group = self._take()
+        try:
+            results: Sequence[R | Exception] = self._commit([entry.item for entry in group])
+        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
+            results = [error] * len(group)
+        finally:
+            self._hand_over()
+        for entry, result in zip(group, results, strict=True):
+            entry.result = result
+            if not entry.leads:
+                entry.wake.set()
+
+    def _take(self) -> list[_Entry[T, R]]:
+        with self._lock:
+            group = [self._waiting.popleft()]
+            weight = self._weigh(group[0].item)
+            while self._waiting:
+                weight += self._weigh(self._waiting[0].item)
+                if weight > self._weight_max:
+                    break
+                group.append(self._waiting.popleft())
+            return group
+
+    def _hand_over(self) -> None:
+        with self._lock:
+            if not self._waiting:
+                self._has_leader = False
+                return
+            successor = self._waiting[0]
+            successor.leads = True
+            successor.wake.set()

@@ -1,0 +1,1 @@
+"""Routes: HTTP in and out, nothing else."""

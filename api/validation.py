@@ -1,0 +1,252 @@
+"""Bytes to orders and accounts, or every field's error at once.
+
+JSON numbers never become floats: money is read as Decimal from the text that the client sent.
+"""
+
+import json
+import re
+import unicodedata
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal, Inexact, InvalidOperation
+from typing import Annotated, Any, Final, NoReturn, TypeVar
+
+from flask import Request
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from api.problems import FieldError, Problem, invalid
+from shared.domain.money import (
+    AMOUNT_DECIMALS_MAX,
+    CASH_MAX,
+    MONEY,
+    SHARE_PRICE_MAX,
+    TOTAL_SHARES_MAX,
+    has_money_scale,
+)
+from shared.domain.order import ISSUER_NAME_LENGTH_MAX, Operation, is_issuer_name
+
+NUMBER_LENGTH_MAX: Final = 64
+"""Characters of a number, more than any amount within the bounds needs."""
+
+IDEMPOTENCY_KEY_LENGTH_MAX: Final = 255
+PAGE_LIMIT_DEFAULT: Final = 50
+PAGE_LIMIT_MAX: Final = 200
+
+EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST: Final = datetime(9999, 1, 1, tzinfo=UTC)
+"""Timestamps between these can be moved by any zone or grace without leaving the calendar."""
+
+_NUMBER: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_JSON: Final = "application/json"
+_FORM: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
+
+B = TypeVar("B", bound=BaseModel)
+
+
+def _decimal(value: object) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, int | Decimal | str):
+        raise ValueError("must be a number, or a string with a number")  # noqa: TRY004
+    written = str(value).strip()
+    if len(written) > NUMBER_LENGTH_MAX:
+        raise ValueError(f"has more than {NUMBER_LENGTH_MAX} characters")
+    if not _NUMBER.fullmatch(written):
+        raise ValueError("must be a number, or a string with a number")
+    try:
+        return Decimal(written)
+    except InvalidOperation:
+        raise ValueError("has an exponent beyond reason") from None
+
+
+def _money(value: object, most: Decimal) -> Decimal:
+    amount = _decimal(value)
+    if amount > most:
+        raise ValueError(f"must be at most {most:f}")
+    try:
+        # Trailing zeros do not count: 1.10E+3 and 1.000000000 are fine amounts.
+        reduced = MONEY.normalize(amount)
+    except Inexact:
+        raise ValueError(f"must have at most {AMOUNT_DECIMALS_MAX} decimals") from None
+    if not has_money_scale(reduced):
+        raise ValueError(f"must have at most {AMOUNT_DECIMALS_MAX} decimals")
+    return abs(reduced) if reduced.is_zero() else reduced
+
+
+def _cash(value: object) -> Decimal:
+    amount = _money(value, CASH_MAX)
+    if amount < 0:
+        raise ValueError("must be 0 or more")
+    return amount
+
+
+def _price(value: object) -> Decimal:
+    amount = _money(value, SHARE_PRICE_MAX)
+    if amount <= 0:
+        raise ValueError("must be more than 0")
+    return amount
+
+
+def _shares(value: object) -> int:
+    amount = _decimal(value)
+    if not 0 < amount <= TOTAL_SHARES_MAX:
+        raise ValueError(f"must be between 1 and {TOTAL_SHARES_MAX}")
+    if amount != int(amount):
+        raise ValueError("must be a whole number")
+    return int(amount)
+
+
+def _operation(value: object) -> Operation:
+    if not isinstance(value, str) or value.upper() not in Operation.__members__:
+        raise ValueError("must be BUY or SELL")
+    return Operation[value.upper()]
+
+
+def _issuer_name(value: object) -> str:
+    is_text = isinstance(value, str) and not isinstance(value, _Number)
+    name = unicodedata.normalize("NFC", str(value)) if is_text else ""
+    if not is_issuer_name(name):
+        raise ValueError(
+            f"must be 1 to {ISSUER_NAME_LENGTH_MAX} printable characters, no blanks at its ends"
+        )
+    return name
+
+
+def _timestamp(value: object) -> datetime:
+    instant = _iso(value) if isinstance(value, str) and "-" in value[1:] else _unix(value)
+    if not EARLIEST <= instant < LATEST:
+        raise ValueError("must lie between the years 1970 and 9998")
+    return instant
+
+
+def _iso(text: str) -> datetime:
+    if len(text) > NUMBER_LENGTH_MAX:
+        raise ValueError(f"has more than {NUMBER_LENGTH_MAX} characters")
+    try:
+        instant = datetime.fromisoformat(text.strip())
+        if instant.utcoffset() is None:
+            raise ValueError("must name its offset from UTC, as in 2026-03-02T15:04:05Z")
+        return instant.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must lie between the years 1970 and 9998") from None
+
+
+def _unix(value: object) -> datetime:
+    seconds = _decimal(value)
+    if not 0 <= seconds <= Decimal(2) ** 40:
+        raise ValueError("must be Unix seconds between the years 1970 and 9998")
+    try:
+        return EARLIEST + timedelta(microseconds=int(seconds * 1_000_000))
+    except OverflowError:
+        raise ValueError("must lie between the years 1970 and 9998") from None
+
+
+class AccountBody(BaseModel):
+    """What opens an account."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    cash: Annotated[Decimal, BeforeValidator(_cash)]
+
+
+class OrderBody(BaseModel):
+    """What makes an order."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    timestamp: Annotated[datetime, BeforeValidator(_timestamp)]
+    operation: Annotated[Operation, BeforeValidator(_operation)]
+    issuer_name: Annotated[str, BeforeValidator(_issuer_name)]
+    total_shares: Annotated[int, BeforeValidator(_shares)]
+    share_price: Annotated[Decimal, BeforeValidator(_price)]
+
+
+def read_body(request: Request, schema: type[B]) -> B:
+    """Read the request's body, JSON or form-encoded, as ``schema``.
+
+    Raises:
+        Problem: 400 (unreadable), 413 (too large), 415 (other media type), 422 (invalid fields).
+    """
+    try:
+        return schema.model_validate(_fields(request))
+    except ValidationError as error:
+        raise invalid([_field_error(found) for found in error.errors()]) from None
+
+
+def read_idempotency_key(request: Request) -> str | None:
+    """The request's Idempotency-Key, or None if it has none.
+
+    Raises:
+        Problem: 400, the key is empty, too long or holds what no header should.
+    """
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    if not 0 < len(key) <= IDEMPOTENCY_KEY_LENGTH_MAX or not key.isprintable():
+        raise Problem(
+            400,
+            "INVALID_IDEMPOTENCY_KEY",
+            f"Idempotency-Key must have 1 to {IDEMPOTENCY_KEY_LENGTH_MAX} printable characters.",
+        )
+    return key
+
+
+def read_limit(request: Request) -> int:
+    """How many orders a page shall hold.
+
+    Raises:
+        Problem: 422, not a number or beyond the bounds.
+    """
+    text = request.args.get("limit", str(PAGE_LIMIT_DEFAULT))
+    if text.isascii() and text.isdigit() and len(text) < NUMBER_LENGTH_MAX:
+        limit = int(text)
+        if 1 <= limit <= PAGE_LIMIT_MAX:
+            return limit
+    raise invalid([FieldError("/limit", f"must be between 1 and {PAGE_LIMIT_MAX}")])
+
+
+def _fields(request: Request) -> Mapping[str, Any]:
+    if request.mimetype == _JSON:
+        return _json_object(request.get_data(cache=False))
+    if request.mimetype in _FORM:
+        return request.form.to_dict()
+    raise Problem(
+        415, "UNSUPPORTED_MEDIA_TYPE", "Send application/json or application/x-www-form-urlencoded."
+    )
+
+
+def _json_object(body: bytes) -> Mapping[str, Any]:
+    try:
+        read = json.loads(
+            body.decode("utf-8"),
+            parse_float=_Number,
+            parse_int=_Number,
+            parse_constant=_refuse_constant,
+            object_pairs_hook=_unique_keys,
+        )
+    except (ValueError, RecursionError) as error:
+        raise Problem(400, "MALFORMED_BODY", f"The body is no readable JSON: {error}") from None
+    if not isinstance(read, dict):
+        raise Problem(400, "MALFORMED_BODY", "The body must be a JSON object.")
+    return read
+
+
+class _Number(str):
+    """A JSON number as it was written; each field decides how to read it."""
+
+    __slots__ = ()
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no JSON number")
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("an object has the same key twice")
+    return fields
+
+
+def _field_error(found: Any) -> FieldError:
+    pointer = "/" + "/".join(str(part) for part in found["loc"])
+    detail = "is missing" if found["type"] == "missing" else str(found["msg"])
+    return FieldError(pointer, detail.removeprefix("Value error, "))
