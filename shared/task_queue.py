@@ -26,6 +26,7 @@ _COOLDOWN_SECONDS: Final = 1.0
 _PUBLISH_ATTEMPTS_AGAIN: Final = 1
 _PUBLISH_SOCKET_SECONDS: Final = 0.7
 _WORKER_SOCKET_SECONDS: Final = 5.0
+_WORKER_CONNECTIONS: Final = 10
 
 OrderRef = tuple[int, str]
 
@@ -85,7 +86,9 @@ def publisher_app(settings: Settings, connections: int) -> Celery:
 
 def worker_app(settings: Settings) -> Celery:
     """The application of a worker."""
-    return celery_app(settings, connections=2, socket_seconds=_WORKER_SOCKET_SECONDS)
+    return celery_app(
+        settings, connections=_WORKER_CONNECTIONS, socket_seconds=_WORKER_SOCKET_SECONDS
+    )
 
 
 def write_ref(ref: OrderRef) -> str:

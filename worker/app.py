@@ -3,13 +3,12 @@
 The task is thin: what settling means stands in ``worker.processing``.
 """
 
-import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
-from celery.signals import setup_logging, worker_process_init
+from celery.signals import setup_logging, worker_process_init, worker_ready
 
 from shared.clients import cache_client, dynamodb_client
 from shared.logs import configure_logs, get_logger
@@ -32,20 +31,19 @@ _CONNECTIONS = 4
 
 settings = Settings()
 app = worker_app(settings)
-app.conf.update(
-    task_queues=None,
-    worker_concurrency=settings.worker_processes,
-    worker_pool="prefork",
-    # Neither is needed by workers that share nothing; heartbeats stay, for Flower.
-    worker_enable_remote_control=True,
-)
+app.conf.update(worker_concurrency=settings.worker_processes, worker_pool="prefork")
 
 log = get_logger(__name__)
 
 
 @setup_logging.connect
 def _configure_logs(**_: Any) -> None:
-    configure_logs(logging.INFO)
+    configure_logs()
+
+
+@worker_ready.connect
+def _say_ready(**_: Any) -> None:
+    log.info("worker_ready", queue=ORDERS_QUEUE, processes=settings.worker_processes)
 
 
 @worker_process_init.connect

@@ -25,6 +25,8 @@ class Market:
 
     def __post_init__(self) -> None:
         """Refuse hours that no instant could meet."""
+        if self.opens_at.tzinfo or self.closes_at.tzinfo:
+            raise ValueError("market hours are local times of its zone, without an offset")
         if self.closes_at != MIDNIGHT and self.opens_at >= self.closes_at:
             raise ValueError(f"market opens at {self.opens_at} but closes at {self.closes_at}")
         if not self.days or not self.days <= EVERY_DAY:
@@ -32,7 +34,10 @@ class Market:
 
     def is_open(self, instant: datetime) -> bool:
         """Tell whether the market is open at ``instant`` (aware)."""
-        local = instant.astimezone(self.zone)
+        try:
+            local = instant.astimezone(self.zone)
+        except OverflowError:  # the calendar's first or last day: no local time to trade at
+            return False
         if local.weekday() not in self.days:
             return False
         clock = local.time()

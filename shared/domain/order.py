@@ -97,8 +97,9 @@ def is_within_bounds(order: Order) -> bool:
     """Tell whether every amount of ``order`` keeps the documented bounds."""
     return (
         0 < order.total_shares <= TOTAL_SHARES_MAX
-        and 0 < order.share_price <= SHARE_PRICE_MAX
+        # The scale first: it refuses NaN, which cannot be compared.
         and has_money_scale(order.share_price)
+        and 0 < order.share_price <= SHARE_PRICE_MAX
         and is_issuer_name(order.issuer_name)
     )
 

@@ -74,6 +74,11 @@ class Reason:
         """The action's own condition was not met."""
         return self.code == CONDITION_FAILED
 
+    @property
+    def is_busy(self) -> bool:
+        """The action would have been carried out at a quieter moment."""
+        return self.code in _BUSY_REASONS
+
 
 class TransactionCancelled(Exception):
     """No action of the transaction was carried out; ``refused`` maps action numbers to reasons."""
@@ -241,7 +246,10 @@ def _cancellation(error: ClientError) -> Exception:
     conditions = {place: reason for place, reason in refused.items() if reason.is_condition}
     if conditions:
         return TransactionCancelled(conditions)
-    if refused and all(reason.code in _BUSY_REASONS for reason in refused.values()):
+    if not refused:
+        return StoreUnavailable("transaction cancelled without a reason")
+    invalid = {place: reason for place, reason in refused.items() if not reason.is_busy}
+    if not invalid:
         return StoreThrottled(", ".join(sorted({reason.code for reason in refused.values()})))
     # ValidationError, ItemCollectionSizeLimitExceeded: the action itself cannot be done.
-    return TransactionCancelled(refused)
+    return TransactionCancelled(invalid)

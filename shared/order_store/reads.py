@@ -96,15 +96,23 @@ def undecided_after(
     """
     values = keys.orders_of(account_id)
     values[":from"] = {"S": keys.order_sort_key(through)}
-    found, _ = gateway.query(
-        KeyConditionExpression="#pk = :pk AND #sk BETWEEN :from AND :to",
-        ExpressionAttributeNames={"#pk": keys.PK, "#sk": keys.SK},
-        ExpressionAttributeValues=values,
-        ConsistentRead=True,
-        Limit=limit + 1,
-    )
-    orders = [items.read_order(item) for item in found if keys.order_of(item)[1] > through]
-    return [order for order in orders if is_undecided(order)][:limit]
+    orders: list[RecordedOrder | UnreadableOrder] = []
+    start: dict[str, keys.Key] = {}
+    while True:
+        found, last = gateway.query(
+            KeyConditionExpression="#pk = :pk AND #sk BETWEEN :from AND :to",
+            ExpressionAttributeNames={"#pk": keys.PK, "#sk": keys.SK},
+            ExpressionAttributeValues=values,
+            ConsistentRead=True,
+            Limit=limit + 1,
+            **start,
+        )
+        read = [items.read_order(item) for item in found if keys.order_of(item)[1] > through]
+        orders += [order for order in read if is_undecided(order)]
+        # Decided ones may stand there too (parked while the account was unreadable): read on.
+        if last is None or len(orders) >= limit:
+            return orders[:limit]
+        start = {"ExclusiveStartKey": last}
 
 
 def load_recent(
