@@ -1,0 +1,1 @@
+"""The embedded mode: the engines and every process of the project on one machine."""
