@@ -11,7 +11,7 @@ from shared.order_store import reads
 from shared.order_store.errors import UnreadableItem
 from shared.order_store.gateway import Gateway
 from shared.order_store.records import RecordedOrder, UnreadableOrder
-from shared.representation import show_account, show_order, to_json
+from shared.representation import show_account, show_order, show_unreadable, to_json
 from shared.status_cache import StatusCache
 
 
@@ -46,17 +46,19 @@ class StatusReader:
         recorded = reads.load_order(self._gateway, account_id, order_id)
         if recorded is None:
             raise order_not_found(order_id)
-        body = to_json(show_order(_readable(recorded)))
+        body = to_json(_show(recorded))
         if isinstance(recorded, RecordedOrder) and recorded.status in FINAL_STATUSES:
             self._cache.put([(account_id, order_id, body)])
         return body
 
     def recorded(self, account_id: int, order_id: str) -> RecordedOrder:
-        """The order as it is recorded; raises as ``order``."""
+        """The order as it is recorded; raises as ``order``, and ``UnreadableItem``."""
         recorded = reads.load_order(self._gateway, account_id, order_id)
         if recorded is None:
             raise order_not_found(order_id)
-        return _readable(recorded)
+        if isinstance(recorded, UnreadableOrder):
+            raise UnreadableItem(f"order {order_id} of account {account_id}: {recorded.reason}")
+        return recorded
 
     def account(self, account_id: int) -> dict[str, Any]:
         """The account.
@@ -75,10 +77,8 @@ class StatusReader:
         orders, next_before = reads.list_orders(self._gateway, account_id, limit, before)
         if not orders and before is None:
             self.account(account_id)
-        return Page([show_order(_readable(order)) for order in orders], next_before)
+        return Page([_show(order) for order in orders], next_before)
 
 
-def _readable(order: RecordedOrder | UnreadableOrder) -> RecordedOrder:
-    if isinstance(order, UnreadableOrder):
-        raise UnreadableItem(f"order {order.id} of account {order.account_id}: {order.reason}")
-    return order
+def _show(order: RecordedOrder | UnreadableOrder) -> dict[str, Any]:
+    return show_unreadable(order) if isinstance(order, UnreadableOrder) else show_order(order)

@@ -11,7 +11,13 @@ from shared.domain.decision import Decision
 from shared.domain.money import plain
 from shared.domain.order import Order, OrderStatus
 from shared.order_store.commits import balance_after
-from shared.order_store.records import Balance, DecidedOrder, RecordedOrder, Settlement
+from shared.order_store.records import (
+    Balance,
+    DecidedOrder,
+    RecordedOrder,
+    Settlement,
+    UnreadableOrder,
+)
 
 _MICROSECONDS = Decimal(1_000_000)
 
@@ -46,6 +52,16 @@ def show_order(recorded: RecordedOrder) -> dict[str, Any]:
     if recorded.failure is not None:
         shown["failure"] = recorded.failure
     return shown
+
+
+def show_unreadable(order: UnreadableOrder) -> dict[str, Any]:
+    """What can be said of an order whose item is damaged."""
+    return {
+        "id": order.id,
+        "account_id": order.account_id,
+        "status": OrderStatus.PENDING if order.is_pending else OrderStatus.FAILED,
+        "failure": order.reason,
+    }
 
 
 def recorded_from(settlement: Settlement, decided: DecidedOrder, order: Order) -> RecordedOrder:
