@@ -9,7 +9,7 @@ from flask import current_app
 
 from api.acceptance import AccountRequest, Intake, OrderRequest, account_intake, order_intake
 from api.status import StatusReader
-from shared.clients import cache_client, dynamodb_client
+from shared.clients import broker_client, cache_client, dynamodb_client
 from shared.ids import OrderIds
 from shared.order_store.gateway import Gateway
 from shared.order_store.records import AcceptedOrder, OpenedAccount
@@ -38,7 +38,7 @@ def build_services(settings: Settings) -> Services:
     """Connect to the real store, broker and cache (lazily: nothing has to be up yet)."""
     connections = settings.api_threads + 2
     gateway = Gateway(dynamodb_client(settings, connections), settings.table_name)
-    queue = TaskQueue(publisher_app(settings, connections))
+    queue = TaskQueue(publisher_app(settings, connections), broker_client(settings, connections))
     cache = StatusCache(cache_client(settings, connections), settings.cache_seconds)
     return assemble(settings, gateway, queue, cache)
 

@@ -20,6 +20,8 @@ DYNAMODB_READ_SECONDS: Final = 1.1
 CACHE_SECONDS: Final = 0.25
 """The cache only saves time: a slow one is treated as absent."""
 
+BROKER_LOOK_SECONDS: Final = 1.0
+
 
 def dynamodb_client(
     settings: Settings, connections: int, read_seconds: float = DYNAMODB_READ_SECONDS
@@ -43,10 +45,19 @@ def dynamodb_client(
 
 def cache_client(settings: Settings, connections: int) -> "Redis":
     """A client of the status cache that gives up early and never repeats."""
+    return _redis_client(settings.cache_location, connections, CACHE_SECONDS)
+
+
+def broker_client(settings: Settings, connections: int) -> "Redis":
+    """A client that only looks at the broker's queue (messages go through Celery)."""
+    return _redis_client(settings.redis_url, connections, BROKER_LOOK_SECONDS)
+
+
+def _redis_client(url: str, connections: int, seconds: float) -> "Redis":
     return Redis.from_url(
-        settings.cache_location,
-        socket_connect_timeout=CACHE_SECONDS,
-        socket_timeout=CACHE_SECONDS,
+        url,
+        socket_connect_timeout=seconds,
+        socket_timeout=seconds,
         max_connections=connections,
         retry=Retry(NoBackoff(), 0),
     )

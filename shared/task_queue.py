@@ -11,12 +11,15 @@ from typing import Any, Final
 
 from celery import Celery
 from kombu.exceptions import KombuError
+from redis import Redis
+from redis.exceptions import RedisError
 
 from shared.cooldown import Cooldown
 from shared.settings import Settings
 
 SETTLE_TASK: Final = "orders.settle"
 ORDERS_QUEUE: Final = "orders"
+TRANSPORT: Final = "shared.broker:Transport"
 
 MESSAGE_ORDERS_MAX: Final = 100
 """Orders named by one message."""
@@ -45,6 +48,7 @@ def celery_app(settings: Settings, *, connections: int, socket_seconds: float) -
     """
     app = Celery("orders", broker=settings.redis_url, set_as_current=False)
     app.conf.update(
+        broker_transport=TRANSPORT,
         task_default_queue=ORDERS_QUEUE,
         task_serializer="json",
         accept_content=["json"],
@@ -105,9 +109,10 @@ def read_ref(text: str) -> OrderRef:
 class TaskQueue:
     """Publishes settle messages and tells how the queue stands. Safe to share between threads."""
 
-    def __init__(self, app: Celery) -> None:
-        """Publish through ``app``."""
+    def __init__(self, app: Celery, redis: "Redis") -> None:
+        """Publish through ``app``; ask ``redis``, the same broker, how the queue stands."""
         self._app = app
+        self._redis = redis
         self._cooldown = Cooldown(_COOLDOWN_SECONDS)
 
     def publish(self, refs: Sequence[OrderRef], now: datetime, *, suspect: bool = False) -> None:
@@ -136,7 +141,7 @@ class TaskQueue:
                 retry=True,
                 retry_policy={"max_retries": _PUBLISH_ATTEMPTS_AGAIN, "interval_start": 0},
             )
-        except (KombuError, OSError) as error:
+        except (KombuError, RedisError, OSError) as error:
             self._cooldown.start()
             raise QueueUnavailable(str(error)) from error
 
@@ -156,11 +161,8 @@ class TaskQueue:
         """Messages that wait (raises ``QueueUnavailable``)."""
         return int(self._ask(lambda redis: redis.llen(ORDERS_QUEUE)))
 
-    def _ask(self, question: Callable[[Any], Any]) -> Any:
-        with self._app.connection_for_read() as connection:
-            errors: Any = (*connection.connection_errors, *connection.channel_errors, KombuError)
-            try:
-                channel: Any = connection.default_channel
-                return question(channel.client)
-            except errors as error:
-                raise QueueUnavailable(str(error)) from error
+    def _ask(self, question: Callable[["Redis"], Any]) -> Any:
+        try:
+            return question(self._redis)
+        except RedisError as error:
+            raise QueueUnavailable(str(error)) from error

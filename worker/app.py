@@ -10,7 +10,7 @@ from typing import Any
 
 from celery.signals import setup_logging, worker_process_init, worker_ready
 
-from shared.clients import cache_client, dynamodb_client
+from shared.clients import broker_client, cache_client, dynamodb_client
 from shared.logs import configure_logs, get_logger
 from shared.order_store.gateway import Gateway
 from shared.settings import Settings
@@ -68,7 +68,7 @@ def settler() -> Settler:
 @cache
 def queue() -> TaskQueue:
     """This process' way back to the queue."""
-    return TaskQueue(publisher_app(settings, connections=1))
+    return TaskQueue(publisher_app(settings, connections=1), broker_client(settings, connections=1))
 
 
 @app.task(name=SETTLE_TASK, queue=ORDERS_QUEUE, ignore_result=True)

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from types import FrameType
 from typing import Final
 
-from shared.clients import dynamodb_client
+from shared.clients import broker_client, dynamodb_client
 from shared.logs import configure_logs, get_logger
 from shared.order_store import reads
 from shared.order_store.errors import StoreError
@@ -136,7 +136,7 @@ def main() -> None:
     )
     sweeper = Sweeper(
         gateway,
-        TaskQueue(publisher_app(settings, connections=1)),
+        TaskQueue(publisher_app(settings, connections=1), broker_client(settings, connections=1)),
         timedelta(seconds=settings.recover_after),
         clock=lambda: datetime.now(UTC),
     )

@@ -28,7 +28,7 @@ from shared.order_store.records import (
 
 Value = dict[str, Any]
 
-_UNREADABLE: Final = (KeyError, ValueError, TypeError, AttributeError, InvalidOperation)
+_UNREADABLE: Final = (LookupError, ValueError, TypeError, AttributeError, InvalidOperation)
 
 
 def text(value: str) -> Value:
@@ -72,7 +72,7 @@ def read_order(item: Item) -> RecordedOrder | UnreadableOrder:
             order_id,
             reason=f"its item cannot be read: {error!r}",
             is_pending=item.get("status") == text(OrderStatus.PENDING),
-            attempts=_int(item, "attempts"),
+            attempts=_attempts_of_unreadable(item),
         )
 
 
@@ -237,6 +237,13 @@ def _read_balance(value: Value) -> Balance:
 
 def _instant(item: Item, name: str) -> datetime | None:
     return datetime.fromisoformat(item[name]["S"]) if name in item else None
+
+
+def _attempts_of_unreadable(item: Item) -> int:
+    try:
+        return _int(item, "attempts")
+    except _UNREADABLE:
+        return 0
 
 
 def _int(item: Item, name: str) -> int:

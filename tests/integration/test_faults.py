@@ -82,6 +82,18 @@ def test_a_redis_that_forgets_everything_loses_nothing(stack: Stack) -> None:
     check_decided_once(stack, accounts, BACKLOG, RECOVER_SECONDS + WORK_SECONDS)
 
 
+def test_a_redis_that_dies_in_a_backlog_loses_nothing_and_no_worker(stack: Stack) -> None:
+    accounts = post_backlog(stack, BACKLOG)
+    stack.workers[0].resume()
+    until(lambda: some_are_decided(stack, accounts), bool, 30)
+
+    stack.engines.redis.kill()
+    stack.engines.redis.start()
+
+    check_decided_once(stack, accounts, BACKLOG, RECOVER_SECONDS + WORK_SECONDS)
+    assert stack.workers[0].running
+
+
 def test_without_redis_orders_are_accepted_and_decided_once_it_is_back(stack: Stack) -> None:
     client = Client(stack.url)
     account = client.open_account(1000)
