@@ -21,12 +21,16 @@ from local.engines import Engine, dynamodb_engine, redis_engine
 from local.ports import free_port
 from local.processes import Process, wait_until
 from shared.order_store import keys
+from shared.settings import Settings
 
 START_SECONDS = 60.0
 LOG_TAIL_LINES = 40
 
 _HOST = "127.0.0.1"
 _stacks = count()
+
+live_stacks: list["Stack"] = []
+"""Those that run now: their logs are shown when a test fails."""
 
 
 class Engines:
@@ -124,6 +128,7 @@ class Stack:
         return f"http://{_HOST}:{self.port}"
 
     def __enter__(self) -> Self:
+        live_stacks.append(self)
         try:
             self._start()
         except BaseException:
@@ -168,11 +173,14 @@ class Stack:
         )
 
     def stop(self) -> None:
-        everything = [self.flower, *self.workers, *self.sweepers, self.api]
-        for process in everything:
-            if process is not None:
-                process.resume()
-                process.stop(grace_seconds=10)
+        started = [self.flower] if self.flower else []
+        started += [*self.workers, *self.sweepers, self.api]
+        for process in started:
+            process.ask_to_stop()
+        for process in started:
+            process.end_within(grace_seconds=10)
+        if self in live_stacks:
+            live_stacks.remove(self)
 
     def logs(self) -> str:
         """The last lines of every process."""
@@ -215,9 +223,13 @@ class Stack:
 
 
 def _without_settings(environ: Mapping[str, str]) -> dict[str, str]:
-    """The shell's environment without what would point our processes at other servers."""
-    ours = ("AWS_", "MARKET_", "API_", "REDIS_", "CACHE_", "FLOWER_", "TABLE_")
-    return {name: value for name, value in environ.items() if not name.startswith(ours)}
+    """The shell's environment without what would set our processes up otherwise."""
+    settings = {name.upper() for name in Settings.model_fields}
+    return {
+        name: value
+        for name, value in environ.items()
+        if name not in settings and not name.startswith(("AWS_", "CELERY_", "FLOWER_"))
+    }
 
 
 def _is_ok(url: str) -> bool:

@@ -1,5 +1,6 @@
 """Looks into the table itself, for what the API does not show."""
 
+from functools import cache
 from typing import Any
 
 import boto3
@@ -10,7 +11,9 @@ from shared.order_store.records import RecordedAccount, RecordedOrder
 from tests.stack import Stack
 
 
+@cache
 def gateway(stack: Stack) -> Gateway:
+    """A gateway to the stack's table, made once: boto takes its time over a client."""
     client: Any = boto3.session.Session().client(
         "dynamodb",
         endpoint_url=stack.engines.dynamodb_url,

@@ -17,7 +17,7 @@ from tests.stack import Engines, Stack
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(300)]
 
 BACKLOG = 2000 if os.environ.get("FULL_SIZE") else 500
-ACCOUNTS = 20
+ACCOUNTS = 100
 RECOVER_SECONDS = 3
 WORK_SECONDS = 60
 
@@ -57,14 +57,22 @@ def check_decided_once(stack: Stack, accounts: list[int], orders: int, seconds: 
         assert Decimal(client.account(account)["cash"]) == 10**9 - spent
 
 
-def some_are_decided(stack: Stack, accounts: list[int]) -> bool:
-    return any(recorded_account(stack, account).decided for account in accounts)
+def stop_in_the_middle(stack: Stack, accounts: list[int]) -> None:
+    """Let the worker begin, and freeze it while orders are decided and others are not."""
+    stack.workers[0].resume()
+    until(lambda: recorded_account(stack, accounts[0]).decided, bool, 30)
+    stack.workers[0].pause()
+    left = sum(
+        order.decided_at is None
+        for account in accounts
+        for order in recorded_orders(stack, account)
+    )
+    assert left > 0, "the backlog was gone before anything could be broken"
 
 
 def test_a_worker_killed_in_a_backlog_loses_nothing(stack: Stack) -> None:
     accounts = post_backlog(stack, BACKLOG)
-    stack.workers[0].resume()
-    until(lambda: some_are_decided(stack, accounts), bool, 30)
+    stop_in_the_middle(stack, accounts)
 
     stack.kill_worker(0)
     stack.add_worker()
@@ -74,19 +82,19 @@ def test_a_worker_killed_in_a_backlog_loses_nothing(stack: Stack) -> None:
 
 def test_a_redis_that_forgets_everything_loses_nothing(stack: Stack) -> None:
     accounts = post_backlog(stack, BACKLOG)
-    stack.workers[0].resume()
-    until(lambda: some_are_decided(stack, accounts), bool, 30)
+    stop_in_the_middle(stack, accounts)
 
     stack.engines.flush_redis()
+    stack.workers[0].resume()
 
     check_decided_once(stack, accounts, BACKLOG, RECOVER_SECONDS + WORK_SECONDS)
 
 
 def test_a_redis_that_dies_in_a_backlog_loses_nothing_and_no_worker(stack: Stack) -> None:
     accounts = post_backlog(stack, BACKLOG)
-    stack.workers[0].resume()
-    until(lambda: some_are_decided(stack, accounts), bool, 30)
+    stop_in_the_middle(stack, accounts)
 
+    stack.workers[0].resume()
     stack.engines.redis.kill()
     stack.engines.redis.start()
 
