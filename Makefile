@@ -16,13 +16,19 @@ ENGINE_STAMP := local/node_modules/.installed
 # A DynamoDB endpoint of the user's makes the embedded engine, and npm with it, needless.
 RUN_ENGINE := $(if $(AWS_ENDPOINT_URL_DYNAMODB),,$(ENGINE_STAMP))
 
+# Node trusts only its own list of authorities; the machine's may hold a company's proxy too.
+SYSTEM_CERTS := $(wildcard /etc/ssl/certs/ca-certificates.crt)
+ifneq ($(SYSTEM_CERTS),)
+export NODE_EXTRA_CA_CERTS ?= $(SYSTEM_CERTS)
+endif
+
 # Any non-empty FULL, as in FULL=1, asks for the same tests at full size.
 FULL ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test test-unit test-integration test-faults check format venv clean
+.PHONY: help run test test-unit test-integration test-faults test-install check format venv clean
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +46,15 @@ test-integration: $(DEV_STAMP) $(ENGINE_STAMP) ## Run the tests on real engines 
 
 test-faults: $(DEV_STAMP) $(ENGINE_STAMP) ## Run those and the slow ones; FULL=1 makes them full size
 	@FULL_SIZE=$(if $(FULL),1,) $(PYTEST) -m "integration or fault"
+
+test-install: $(VENV_STAMP) ## See that the pinned runtime alone can start every process
+	@rm -rf $(VENV)/runtime-only
+	@$(BIN)/python -m venv $(VENV)/runtime-only
+	@$(VENV)/runtime-only/bin/python -m pip --disable-pip-version-check --quiet install -r requirements.txt
+	@AWS_DEFAULT_REGION=us-east-1 $(VENV)/runtime-only/bin/python -c 'import api.wsgi, gunicorn.workers.gthread; \
+	  import worker.app, worker.sweeper, flower.command, shared.order_store.create_table; \
+	  worker.app.app.connection_for_read().transport'
+	@rm -rf $(VENV)/runtime-only
 
 check: $(DEV_STAMP) ## Check format, lint, types and import rules
 	@$(BIN)/ruff format --check .
@@ -87,5 +102,5 @@ $(ENGINE_STAMP): local/package.json local/package-lock.json
 	    "set AWS_ENDPOINT_URL_DYNAMODB to a DynamoDB endpoint (DynamoDB Local, say): make run then needs no npm." >&2; \
 	  exit 1; }
 	@echo "Installing the embedded DynamoDB engine"
-	@npm ci --prefix local --no-audit --no-fund --loglevel=error
+	@npm ci --prefix local --prefer-offline --no-audit --no-fund --loglevel=error
 	@mkdir -p $(@D) && touch $@

@@ -15,7 +15,7 @@ from random import Random
 from typing import Any, Final, Generic, Protocol, TypeVar
 from uuid import uuid4
 
-from api.group_commit import GroupCommit, GroupFull
+from api.group_commit import GroupCommit, GroupFull, LeaderLost
 from api.problems import Problem, account_not_found, unavailable
 from api.validation import AccountBody, OrderBody
 from shared.clients import DYNAMODB_CONNECT_SECONDS, DYNAMODB_READ_SECONDS
@@ -25,7 +25,12 @@ from shared.ids import NO_ORDER_ID, OrderIds
 from shared.logs import get_logger
 from shared.order_store import accepts, reads
 from shared.order_store.accepts import AcceptRefused
-from shared.order_store.errors import StoreOutcomeUnknown, StoreThrottled, StoreUnavailable
+from shared.order_store.errors import (
+    StoreOutcomeUnknown,
+    StoreRefused,
+    StoreThrottled,
+    StoreUnavailable,
+)
 from shared.order_store.gateway import TRANSACTION_ACTIONS_MAX, Gateway
 from shared.order_store.records import (
     AcceptedOrder,
@@ -103,6 +108,7 @@ class _Group(Generic[Q, E]):
     outcomes: dict[int, E | Repeated | Exception] = field(default_factory=dict)
     floors: dict[int, str] = field(default_factory=dict)
     claims: dict[tuple[str, str], Remembered] = field(default_factory=dict)
+    trouble: StoreUnavailable | None = None
 
     def settle_repeats(self) -> None:
         """Answer members whose key an earlier member (or request) has used."""
@@ -148,6 +154,7 @@ class Intake(Generic[Q, E]):
             self.record_group,
             weigh=lambda request: weight + (request.claim is not None),
             weight_max=TRANSACTION_ACTIONS_MAX,
+            after=self.announce_recorded,
         )
 
     def submit(self, request: Q) -> E | Repeated:
@@ -160,6 +167,18 @@ class Intake(Generic[Q, E]):
             return self._commits.submit(request)
         except GroupFull:
             raise unavailable("Too many requests wait; try again shortly.") from None
+        except LeaderLost as error:
+            raise _problem_of(StoreOutcomeUnknown()) from error
+
+    def announce_recorded(self, outcomes: Sequence[E | Repeated | Exception]) -> None:
+        """Tell of what was recorded; whatever goes wrong here, the sweeper makes good."""
+        recorded = [one for one in outcomes if not isinstance(one, Repeated | Exception)]
+        if not recorded:
+            return
+        try:
+            self._announce(recorded)
+        except Exception:
+            log.exception("left_to_sweeper", entries=len(recorded))
 
     def record_group(self, requests: Sequence[Q]) -> list[E | Repeated | Exception]:
         """Record ``requests`` and answer each one with its entry, or with what is wrong."""
@@ -181,21 +200,36 @@ class Intake(Generic[Q, E]):
             self._record(group, places, entries)
         except AcceptRefused as refused:
             self._take_out(group, places, refused)
-        except StoreUnavailable as error:
+        except StoreOutcomeUnknown as error:
             # With other ids, what may have been recorded already would be recorded again.
-            is_unknown = isinstance(error, StoreOutcomeUnknown)
-            if is_unknown or not self._pause(group, places):
-                self._fail(group, places, error)
+            self._fail(group, places, error)
+        except StoreUnavailable as error:
+            # Nothing was recorded: try again, less those that it gets too late for.
+            group.trouble = error
+            self._sleep(self._random.uniform(PAUSE_SECONDS_MIN, PAUSE_SECONDS_MAX))
+        except StoreRefused as error:
+            self._divide(group, places, error)
         else:
             self._succeed(group, places, entries)
+
+    def _divide(self, group: _Group[Q, E], places: Sequence[int], error: StoreRefused) -> None:
+        """Record each member alone: the one that the store calls invalid spoils no other."""
+        if len(places) > 1:
+            for place in places:
+                self._round(group, [place])
+            return
+        log.error("entry_refused", reason=str(error))
+        group.outcomes[places[0]] = _refused_by_store()
 
     def _record(self, group: _Group[Q, E], places: Sequence[int], entries: Sequence[E]) -> None:
         """Record ``entries``; while the answer is lost, ask again for the very same ones."""
         token = str(uuid4())
+        # Taken once: under one token the store takes the very same transaction only.
+        now = self._clock()
         is_lost = False
         while True:
             try:
-                self._ledger.record(entries, self._clock(), token)
+                self._ledger.record(entries, now, token)
             except StoreUnavailable as error:
                 is_lost = is_lost or isinstance(error, StoreOutcomeUnknown)
                 if not is_lost:
@@ -223,7 +257,6 @@ class Intake(Generic[Q, E]):
             if claim:
                 made = Remembered(claim.fingerprint, self._ledger.id_of(entry))
                 group.claims[claim.scope, claim.client_key] = made
-        self._announce(entries)
 
     def _take_out(self, group: _Group[Q, E], places: Sequence[int], refused: AcceptRefused) -> None:
         group.floors.update(refused.newest_ids)
@@ -235,9 +268,7 @@ class Intake(Generic[Q, E]):
                 group.outcomes[place] = _repeat(refused.remembered[number], request.claim)
             elif number in refused.impossible:
                 log.error("entry_refused", reason=refused.impossible[number])
-                group.outcomes[place] = Problem(
-                    500, "INTERNAL_ERROR", "The store refused to record this request."
-                )
+                group.outcomes[place] = _refused_by_store()
 
     def _fail(self, group: _Group[Q, E], places: Sequence[int], error: StoreUnavailable) -> None:
         log.warning("store_unavailable", error=str(error), requests=len(places))
@@ -249,7 +280,7 @@ class Intake(Generic[Q, E]):
         """Answer at once for those that one more call to the store would make too late."""
         for place in group.open():
             if self._monotonic() + ATTEMPT_SECONDS > group.requests[place].deadline:
-                group.outcomes[place] = unavailable("The order store is slow; try again shortly.")
+                group.outcomes[place] = _problem_of(group.trouble)
 
     def _pause(self, group: _Group[Q, E], places: Sequence[int]) -> bool:
         """Wait a moment if there is time for another try; tells whether there is."""
@@ -310,7 +341,11 @@ class AccountLedger:
     ) -> list[OpenedAccount]:
         """Take an id for each request."""
         del floors  # accounts have no sequence to keep
-        ids = accepts.allocate_account_ids(self._gateway, len(requests))
+        try:
+            ids = accepts.allocate_account_ids(self._gateway, len(requests))
+        except StoreOutcomeUnknown as error:
+            # Ids may be lost, but nothing is recorded yet.
+            raise StoreUnavailable(str(error)) from error
         return [
             OpenedAccount(
                 Account(account_id, request.body.cash, request.received_at),
@@ -388,7 +423,13 @@ def _repeat(known: Remembered, claim: IdempotencyClaim) -> Repeated | Problem:
     )
 
 
-def _problem_of(error: StoreUnavailable) -> Problem:
+def _refused_by_store() -> Problem:
+    return Problem(500, "INTERNAL_ERROR", "The store refused to record this request.")
+
+
+def _problem_of(error: StoreUnavailable | None) -> Problem:
+    if error is None:
+        return unavailable("The order store is slow; try again shortly.")
     if isinstance(error, StoreOutcomeUnknown):
         return unavailable(
             "The order store did not answer in time, so the request may or may not have been"

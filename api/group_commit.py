@@ -12,8 +12,15 @@ from typing import Final, Generic, TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
-WAITING_MAX: Final = 10_000
+WAITING_MAX: Final = 1_000
 """Requests that may wait for a leader in one process."""
+
+
+WAIT_SECONDS_MAX: Final = 30.0
+
+
+class LeaderLost(Exception):
+    """The thread that led the group ended without an answer: the outcome is unknown."""
 
 
 class GroupFull(Exception):
@@ -27,7 +34,7 @@ class _Entry(Generic[T, R]):
         self.item = item
         self.wake = threading.Event()
         self.leads = False
-        self.result: R | Exception | None = None
+        self.result: R | Exception = LeaderLost()
 
 
 class GroupCommit(Generic[T, R]):
@@ -38,12 +45,15 @@ class GroupCommit(Generic[T, R]):
         commit: Callable[[Sequence[T]], Sequence[R | Exception]],
         weigh: Callable[[T], int],
         weight_max: int,
+        after: Callable[[Sequence[R | Exception]], None] = lambda _: None,
     ) -> None:
         """Commit groups whose weights add up to at most ``weight_max``.
 
         ``commit`` answers for each item, in their sequence, with a result or an exception.
+        ``after`` gets those answers when everybody but the leader has gone on.
         """
         self._commit = commit
+        self._after = after
         self._weigh = weigh
         self._weight_max = weight_max
         self._lock = threading.Lock()
@@ -65,27 +75,29 @@ class GroupCommit(Generic[T, R]):
             entry.leads = not self._has_leader
             self._has_leader = True
         if not entry.leads:
-            # Bounded: a leader's commit keeps a deadline, and it always wakes its successor.
-            entry.wake.wait()
+            # Every leader keeps a deadline and wakes its successor; the limit is for a dead one.
+            entry.wake.wait(WAIT_SECONDS_MAX)
         if entry.leads:
             self._lead()
         if isinstance(entry.result, Exception):
             raise entry.result
-        return entry.result  # type: ignore[return-value]
+        return entry.result
 
     def _lead(self) -> None:
         """Commit the oldest entries, this thread's own among them, then hand over."""
         group = self._take()
+        results: list[R | Exception] = [LeaderLost()] * len(group)
         try:
-            results: Sequence[R | Exception] = self._commit([entry.item for entry in group])
+            results = list(self._commit([entry.item for entry in group]))
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
             results = [error] * len(group)
         finally:
             self._hand_over()
-        for entry, result in zip(group, results, strict=True):
-            entry.result = result
-            if not entry.leads:
-                entry.wake.set()
+            for place, entry in enumerate(group):
+                entry.result = results[place] if place < len(results) else LeaderLost()
+                if not entry.leads:
+                    entry.wake.set()
+        self._after(results)
 
     def _take(self) -> list[_Entry[T, R]]:
         with self._lock:

@@ -75,7 +75,7 @@ class StatusReader:
     def page(self, account_id: int, limit: int, before: str | None) -> Page:
         """Up to ``limit`` orders older than ``before``; raises as ``account``."""
         orders, next_before = reads.list_orders(self._gateway, account_id, limit, before)
-        if not orders and before is None:
+        if not orders:
             self.account(account_id)
         return Page([_show(order) for order in orders], next_before)
 

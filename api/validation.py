@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal, Inexact, InvalidOperation
+from decimal import Context, Decimal, Inexact, InvalidOperation
 from typing import Annotated, Any, Final, NoReturn, TypeVar
 
 from flask import Request
@@ -37,6 +37,7 @@ LATEST: Final = datetime(9999, 1, 1, tzinfo=UTC)
 """Timestamps between these can be moved by any zone or grace without leaving the calendar."""
 
 _NUMBER: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_EXACT: Final = Context(prec=2 * NUMBER_LENGTH_MAX)
 _JSON: Final = "application/json"
 _FORM: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
 
@@ -134,7 +135,7 @@ def _unix(value: object) -> datetime:
     if not 0 <= seconds <= Decimal(2) ** 40:
         raise ValueError("must be Unix seconds between the years 1970 and 9998")
     try:
-        return EARLIEST + timedelta(microseconds=int(seconds * 1_000_000))
+        return EARLIEST + timedelta(microseconds=int(seconds.scaleb(6, _EXACT)))
     except OverflowError:
         raise ValueError("must lie between the years 1970 and 9998") from None
 

@@ -5,6 +5,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# What a worker logs once it takes messages.
+WORKER_READY_MARK = "worker_ready"
+
 
 def create_table() -> list[str]:
     """Make the table when it is not there yet, then end."""

@@ -28,6 +28,7 @@ from local.supervisor import Supervisor
 _ENGINE_READY_SECONDS = 30.0
 _TABLE_READY_SECONDS = 60.0
 _API_READY_SECONDS = 60.0
+_WORKERS_READY_SECONDS = 60.0
 _FLOWER_READY_SECONDS = 30.0
 _PROBE_SECONDS = 2.0
 _PORT_MAX = 65_535
@@ -245,23 +246,29 @@ class _Children:
         table = self._process("table", commands.create_table())
         if self.supervisor.run_once(table, _TABLE_READY_SECONDS) != 0:
             return self._failed("The table could not be made.")
-        self._start(*self._order_processes())
+        workers = self._workers()
+        self._start(
+            self._process("api", commands.api()),
+            *workers,
+            self._process("sweeper", commands.sweeper()),
+        )
         if not self.supervisor.wait_for(self._api_is_ready, _API_READY_SECONDS):
             return self._failed(f"The API was not ready within {_API_READY_SECONDS:g} s.")
+        if not self.supervisor.wait_for(
+            lambda: all(map(self.supervisor.is_ready, workers)), _WORKERS_READY_SECONDS
+        ):
+            return self._failed(f"Not every worker was ready within {_WORKERS_READY_SECONDS:g} s.")
         # After the workers: it asks each for its settings once, and warns of those not up yet.
         self._start(self._process("flower", commands.flower(self.plan.flower.number)))
         if not self.supervisor.wait_for(self._flower_answers, _FLOWER_READY_SECONDS):
             return self._failed(f"Flower did not answer within {_FLOWER_READY_SECONDS:g} s.")
         return True
 
-    def _order_processes(self) -> list[Process]:
-        """What takes orders and settles them."""
+    def _workers(self) -> list[Process]:
         count = self.plan.workers
         names = ["worker"] if count == 1 else [f"worker{number + 1}" for number in range(count)]
         return [
-            self._process("api", commands.api()),
-            *[self._process(name, commands.worker(name)) for name in names],
-            self._process("sweeper", commands.sweeper()),
+            self._process(name, commands.worker(name), commands.WORKER_READY_MARK) for name in names
         ]
 
     def _api_is_ready(self) -> bool:
@@ -275,8 +282,9 @@ class _Children:
         if not self.supervisor.stopping:
             self.supervisor.start(*processes)
 
-    def _process(self, name: str, command: list[str]) -> Process:
-        return self.supervisor.process(name, command, self.plan.environment, commands.ROOT)
+    def _process(self, name: str, command: list[str], ready_mark: str | None = None) -> Process:
+        environment = self.plan.environment
+        return self.supervisor.process(name, command, environment, commands.ROOT, ready_mark)
 
     def _failed(self, why: str) -> bool:
         if not self.supervisor.stopping:

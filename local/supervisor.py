@@ -47,6 +47,7 @@ class Supervisor:
         self._restart_delay_seconds = restart_delay_seconds
         self._stages: list[list[_Watched]] = []
         self._colours: dict[str, int] = {}
+        self._ready: set[str] = set()
         self._once: Process | None = None
         self._signals = 0
 
@@ -67,10 +68,30 @@ class Supervisor:
             self._out.write(line + "\n")
             self._out.flush()
 
-    def process(self, name: str, argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> Process:
-        """A process whose output is printed with its name before each line; not yet started."""
+    def process(
+        self,
+        name: str,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        cwd: Path,
+        ready_mark: str | None = None,
+    ) -> Process:
+        """A process, not yet started, whose output is printed with its name before each line.
+
+        A line with the mark in it tells that the process is ready (see `is_ready`).
+        """
         self._colours[name] = _COLOURS[len(self._colours) % len(_COLOURS)]
-        return Process(name, argv, lambda line: self._relay(name, line), env, cwd)
+
+        def take(line: str) -> None:
+            if ready_mark is not None and ready_mark in line:
+                self._ready.add(name)
+            self._relay(name, line)
+
+        return Process(name, argv, take, env, cwd)
+
+    def is_ready(self, process: Process) -> bool:
+        """Whether the process printed its mark."""
+        return process.name in self._ready
 
     def start(self, *processes: Process) -> None:
         """Start processes and watch over them from now on; those of one call also stop together."""

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 DYNAMODB_CONNECT_SECONDS: Final = 0.5
 DYNAMODB_READ_SECONDS: Final = 1.1
-"""Two attempts at these limits stay below a request's ``accept_seconds_max``."""
+"""One attempt at these limits, and the wait for a group before it, stay below a request's
+``accept_seconds_max``."""
 
 CACHE_SECONDS: Final = 0.25
 """The cache only saves time: a slow one is treated as absent."""

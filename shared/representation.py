@@ -2,8 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from decimal import Decimal
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from shared.domain.account import Account, Position
@@ -19,7 +18,7 @@ from shared.order_store.records import (
     UnreadableOrder,
 )
 
-_MICROSECONDS = Decimal(1_000_000)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def show_account(account: Account) -> dict[str, Any]:
@@ -84,8 +83,9 @@ def to_json(shown: Mapping[str, Any]) -> bytes:
 
 def unix_seconds(instant: datetime) -> int | float:
     """Unix seconds, as the challenge's clients send them; whole where they are whole."""
-    whole, micro = divmod(int(Decimal(str(instant.timestamp())) * _MICROSECONDS), 1_000_000)
-    return whole if not micro else whole + micro / 1_000_000
+    microseconds = (instant - _EPOCH) // timedelta(microseconds=1)
+    whole, rest = divmod(microseconds, 1_000_000)
+    return whole if not rest else microseconds / 1_000_000
 
 
 def iso_utc(instant: datetime) -> str:

@@ -7,7 +7,7 @@ are there is boto's own business (AWS_ENDPOINT_URL_DYNAMODB, AWS_DEFAULT_REGION,
 from datetime import time, timedelta
 from typing import Annotated, Self
 from urllib.parse import urlsplit, urlunsplit
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -16,7 +16,7 @@ from shared.domain.decision import Rules
 from shared.domain.market import ALWAYS_OPEN, EVERY_DAY, Market
 
 _CACHE_DB = "1"
-_DAY_NAMES = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
 Count = Annotated[int, Field(ge=1, le=10_000)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -64,7 +64,12 @@ class Settings(BaseSettings):
     @field_validator("market_tz", mode="before")
     @classmethod
     def _zone(cls, value: object) -> object:
-        return ZoneInfo(value) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        try:
+            return ZoneInfo(value)
+        except ZoneInfoNotFoundError as error:
+            raise ValueError(f"there is no time zone {value!r}") from error
 
     @field_validator("market_days", mode="before")
     @classmethod
@@ -105,13 +110,15 @@ def parse_days(text: str) -> frozenset[int]:
     """
     days: set[int] = set()
     for part in text.lower().replace(" ", "").split(","):
-        first, _, last = part.partition("-")
-        start, end = _day(first), _day(last or first)
+        first, is_range, last = part.partition("-")
+        start = _day(first)
+        end = _day(last) if is_range else start
         days.update((start + step) % 7 for step in range((end - start) % 7 + 1))
     return frozenset(days)
 
 
 def _day(name: str) -> int:
-    if name[:3] not in _DAY_NAMES:
-        raise ValueError(f"{name!r} is no weekday; use {', '.join(_DAY_NAMES)}")
-    return _DAY_NAMES.index(name[:3])
+    for number, day in enumerate(_DAYS):
+        if name in (day, day[:3]):
+            return number
+    raise ValueError(f"{name!r} is no weekday; use {', '.join(day[:3] for day in _DAYS)}")

@@ -149,13 +149,15 @@ class TaskQueue:
         """When the message that is next in the queue was enqueued, or None if the queue is empty.
 
         Raises:
-            QueueUnavailable: the broker did not answer.
+            QueueUnavailable: the broker did not answer, or with a message that is not ours.
         """
         raw = self._ask(lambda redis: redis.lindex(ORDERS_QUEUE, -1))
         if raw is None:
             return None
-        enqueued_at = json.loads(raw).get("headers", {}).get(_ENQUEUED_AT)
-        return datetime.fromisoformat(enqueued_at) if enqueued_at else None
+        try:
+            return datetime.fromisoformat(json.loads(raw)["headers"][_ENQUEUED_AT])
+        except (ValueError, KeyError, TypeError) as error:
+            raise QueueUnavailable(f"the next message is none of ours: {error!r}") from error
 
     def depth(self) -> int:
         """Messages that wait (raises ``QueueUnavailable``)."""

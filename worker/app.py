@@ -71,7 +71,7 @@ def queue() -> TaskQueue:
     return TaskQueue(publisher_app(settings, connections=1), broker_client(settings, connections=1))
 
 
-@app.task(name=SETTLE_TASK, queue=ORDERS_QUEUE, ignore_result=True)
+@app.task(name=SETTLE_TASK, ignore_result=True)
 def settle(names: Sequence[str], *, suspect: bool = False) -> None:
     """Settle the orders that a message names.
 

@@ -22,7 +22,7 @@ from uuid import uuid4
 
 from shared.domain.account import Account
 from shared.domain.decision import Rules, decide, duplicate_horizon, park
-from shared.domain.order import FINAL_STATUSES, Order
+from shared.domain.order import FINAL_STATUSES, Order, OrderStatus
 from shared.logs import get_logger
 from shared.order_store import commits, reads
 from shared.order_store.commits import CommitConflict
@@ -60,7 +60,7 @@ class _Work:
 
     waiting: dict[int, set[str]]
     suspect: bool
-    counted: dict[int, str] = field(default_factory=dict)
+    counted: dict[int, Undecided] = field(default_factory=dict)
 
     def drop(self, account_id: int) -> None:
         self.waiting.pop(account_id, None)
@@ -159,11 +159,14 @@ class Settler:
         recorded = loaded.accounts.get(account_id)
         head = loaded.heads.get(account_id)
         if recorded is None or head is None:
-            log.error("account_missing", account_id=account_id)
-            work.drop(account_id)
+            self._give_up_on_account(account_id, named, "its account or head is missing", work)
             return None
 
         queue = self._in_sequence(recorded, head, named)
+        if not queue:
+            # Somebody else decided them between our two looks.
+            work.drop(account_id)
+            return None
         if work.suspect:
             self._count_attempt(work, account_id, queue[0])
         recorded = self._with_recent(recorded, queue)
@@ -253,8 +256,13 @@ class Settler:
         """Commit each alone: the one that DynamoDB calls invalid must not spoil the others."""
         if len(rest) > 1:
             return set().union(*(self._commit([settlement]) for settlement in rest))
-        account_id = rest[0].before.account.id
+        account_id, first = rest[0].before.account.id, rest[0].decided[0]
         log.error("settlement_refused", account_id=account_id, error=str(refused))
+        if first.decision.status is OrderStatus.FAILED:
+            # It was to be parked, and even that is refused with its account: park it alone.
+            commits.park_unreadable_account(
+                self._gateway, account_id, first.order_id, self._clock(), str(refused)
+            )
         return set()
 
     def _publish(self, settlements: Sequence[Settlement]) -> None:
@@ -270,16 +278,17 @@ class Settler:
         """Note, before trying, that this account's first order is tried once more."""
         if account_id in work.counted or first.attempts >= self._attempts_max:
             return
-        if commits.count_attempt(self._gateway, account_id, _id_of(first)):
-            work.counted[account_id] = _id_of(first)
+        # Remembered before the call: should its answer be lost, it must not count again.
+        work.counted[account_id] = first
+        commits.count_attempt(self._gateway, account_id, _id_of(first), first.attempts)
 
     def _forgive(self, work: _Work) -> None:
         """Take the counted attempts back: the store failed, not the orders."""
-        for account_id, order_id in work.counted.items():
+        for account_id, first in work.counted.items():
             try:
-                commits.forgive_attempt(self._gateway, account_id, order_id)
+                commits.forgive_attempt(self._gateway, account_id, _id_of(first), first.attempts)
             except StoreUnavailable as error:
-                log.warning("attempt_not_forgiven", order_id=order_id, error=str(error))
+                log.warning("attempt_not_forgiven", order_id=_id_of(first), error=str(error))
 
     def _give_up_on_account(
         self, account_id: int, named: Sequence[Undecided], reason: str, work: _Work
@@ -292,7 +301,7 @@ class Settler:
                     self._gateway, account_id, _id_of(order), self._clock(), reason
                 )
             elif work.suspect:
-                commits.count_attempt(self._gateway, account_id, _id_of(order))
+                commits.count_attempt(self._gateway, account_id, _id_of(order), order.attempts)
         work.drop(account_id)
 
     def _backoff(self, failures: int) -> float:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from shared.domain.order import Order
 from shared.order_store import items, keys
+from shared.order_store.errors import UnreadableItem
 from shared.order_store.expressions import update_action
 from shared.order_store.gateway import Gateway, Reason, TransactionCancelled
 from shared.order_store.keys import EXPIRES_AT, PK
@@ -58,8 +59,10 @@ def record_orders(
         StoreUnavailable: nothing was recorded.
     """
     by_account: dict[int, list[Order]] = {}
-    for accepted in orders:
+    members: dict[int, list[int]] = {}
+    for place, accepted in enumerate(orders):
         by_account.setdefault(accepted.order.account_id, []).append(accepted.order)
+        members.setdefault(accepted.order.account_id, []).append(place)
     actions = [_count(gateway, account_id, group) for account_id, group in by_account.items()]
     heads = list(by_account)
     places: list[int] = []
@@ -72,7 +75,7 @@ def record_orders(
     try:
         gateway.transact(actions, token)
     except TransactionCancelled as cancelled:
-        raise _refusal(cancelled.refused, heads, places) from cancelled
+        raise _refusal(cancelled.refused, heads, places, members) from cancelled
 
 
 def allocate_account_ids(gateway: Gateway, count: int) -> range:
@@ -117,7 +120,7 @@ def record_accounts(
         marks = [opened.mark for opened in accounts]
         if _is_own_repetition(cancelled.refused, places, marks):
             return
-        raise _refusal(cancelled.refused, [], places) from cancelled
+        raise _refusal(cancelled.refused, [], places, {}) from cancelled
 
 
 def _count(gateway: Gateway, account_id: int, orders: Sequence[Order]) -> dict[str, Any]:
@@ -161,21 +164,28 @@ def _claim(gateway: Gateway, claim: IdempotencyClaim, result: str, now: datetime
 
 
 def _refusal(
-    refused: Mapping[int, Reason], heads: Sequence[int], places: Sequence[int]
+    refused: Mapping[int, Reason],
+    heads: Sequence[int],
+    places: Sequence[int],
+    members: Mapping[int, Sequence[int]],
 ) -> AcceptRefused:
-    """Sort the refused actions: first the heads, by account; then the rest, by member."""
+    """Sort the refused actions: first the heads, by account; then the rest, by member.
+
+    ``members`` are the places of each account's orders.
+    """
     refusal = AcceptRefused()
     for number, reason in refused.items():
-        if number < len(heads):
-            _sort_head(refusal, heads[number], reason)
-            continue
-        place = places[number - len(heads)]
+        own = members[heads[number]] if number < len(heads) else [places[number - len(heads)]]
         if not reason.is_condition:
-            refusal.impossible[place] = reason.code
-        elif reason.item and "fingerprint" in reason.item:
-            refusal.remembered[place] = items.read_remembered(reason.item)
-        else:
-            refusal.taken.add(place)
+            refusal.impossible.update(dict.fromkeys(own, reason.code))
+            continue
+        try:
+            if number < len(heads):
+                _sort_head(refusal, heads[number], reason)
+            else:
+                _sort_member(refusal, own[0], reason)
+        except UnreadableItem as error:
+            refusal.impossible.update(dict.fromkeys(own, str(error)))
     return refusal
 
 
@@ -184,6 +194,13 @@ def _sort_head(refusal: AcceptRefused, account_id: int, reason: Reason) -> None:
         refusal.unknown_accounts.add(account_id)
     else:
         refusal.newest_ids[account_id] = items.read_head(reason.item).newest
+
+
+def _sort_member(refusal: AcceptRefused, place: int, reason: Reason) -> None:
+    if reason.item and reason.item[PK]["S"].startswith("IDEMPOTENCY#"):
+        refusal.remembered[place] = items.read_remembered(reason.item)
+    else:
+        refusal.taken.add(place)
 
 
 def _is_own_repetition(

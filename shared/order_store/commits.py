@@ -109,20 +109,21 @@ def commit(gateway: Gateway, settlements: Sequence[Settlement], token: str) -> N
         raise CommitConflict({owners[number] for number in cancelled.refused}) from cancelled
 
 
-def count_attempt(gateway: Gateway, account_id: int, order_id: str) -> bool:
+def count_attempt(gateway: Gateway, account_id: int, order_id: str, seen: int) -> bool:
     """Note, before it is tried, that an order that was lost once is decided again.
 
-    Returns False if it is decided already.
+    ``seen`` is the count as it was read: a repetition of this call does not count twice.
+    Returns False if the order is decided already, or was counted by somebody else.
 
     Raises:
         StoreUnavailable: not noted, as far as is known.
     """
-    return _add_attempts(gateway, account_id, order_id, 1)
+    return _set_attempts(gateway, account_id, order_id, seen, seen + 1)
 
 
-def forgive_attempt(gateway: Gateway, account_id: int, order_id: str) -> bool:
-    """Take back ``count_attempt``: what failed was the store, not the order."""
-    return _add_attempts(gateway, account_id, order_id, -1)
+def forgive_attempt(gateway: Gateway, account_id: int, order_id: str, seen: int) -> bool:
+    """Take back ``count_attempt(..., seen)``: what failed was the store, not the order."""
+    return _set_attempts(gateway, account_id, order_id, seen + 1, seen)
 
 
 def park_unreadable_account(
@@ -261,14 +262,19 @@ def _bytes_of(settlement: Settlement) -> int:
     return account + len(settlement.decided) * (_ORDER_BYTES + copied)
 
 
-def _add_attempts(gateway: Gateway, account_id: int, order_id: str, count: int) -> bool:
+def _set_attempts(
+    gateway: Gateway, account_id: int, order_id: str, before: int, after: int
+) -> bool:
+    unset = "attribute_not_exists(#attempts) OR " if before == 0 else ""
     action = update_action(
         gateway.table_name,
         keys.order_key(account_id, order_id),
-        set_={},
-        add={"attempts": items.number(count)},
-        condition="#status = :pending",
-        condition_values={":pending": items.text(OrderStatus.PENDING)},
+        set_={"attempts": items.number(after)},
+        condition=f"#status = :pending AND ( {unset}#attempts = :before )",
+        condition_values={
+            ":pending": items.text(OrderStatus.PENDING),
+            ":before": items.number(before),
+        },
     )
     return _update(gateway, action)
 

@@ -1,9 +1,12 @@
 """Update expressions with every attribute name aliased: DynamoDB reserves some 570 words."""
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from shared.order_store.keys import Key
+
+_NAME: Final = re.compile(r"#(\w+)")
 
 
 def update_action(
@@ -36,4 +39,4 @@ def update_action(
 
 
 def _names_in(condition: str) -> list[str]:
-    return [word.strip("()#") for word in condition.split() if word.strip("(").startswith("#")]
+    return _NAME.findall(condition)

@@ -13,7 +13,10 @@ from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     ConnectTimeoutError,
+    CredentialRetrievalError,
     EndpointConnectionError,
+    NoCredentialsError,
+    PartialCredentialsError,
 )
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
@@ -57,6 +60,17 @@ _UNUSABLE: Final = frozenset(
         "ExpiredTokenException",
         "UnrecognizedClientException",
     }
+)
+# A transaction with this token arrived before: by now it may be carried out.
+_ALREADY_UNDER_WAY: Final = frozenset(
+    {"TransactionInProgressException", "IdempotentParameterMismatchException"}
+)
+_NEVER_SENT: Final = (
+    EndpointConnectionError,
+    ConnectTimeoutError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    CredentialRetrievalError,
 )
 _SERVER_ERROR_STATUS: Final = 500
 _READ_BACKOFF_SECONDS_MAX: Final = 0.2
@@ -206,7 +220,7 @@ class Gateway:
             return call()
         except ClientError as error:
             raise _translated(error) from error
-        except (EndpointConnectionError, ConnectTimeoutError) as error:
+        except _NEVER_SENT as error:
             raise StoreUnavailable(str(error)) from error
         except BotoCoreError as error:
             # A read time-out or a closed connection: the request may have arrived.
@@ -231,7 +245,7 @@ def _translated(error: ClientError) -> Exception:
     if code in _UNUSABLE:
         return StoreUnavailable(message)
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    if status >= _SERVER_ERROR_STATUS or code == "TransactionInProgressException":
+    if status >= _SERVER_ERROR_STATUS or code in _ALREADY_UNDER_WAY:
         return StoreOutcomeUnknown(message)
     return StoreRefused(message)
 

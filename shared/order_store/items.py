@@ -129,8 +129,15 @@ def idempotency_item(claim: IdempotencyClaim, result: str, expires_at_seconds: i
 
 
 def read_remembered(item: Item) -> Remembered:
-    """Read what ``idempotency_item`` wrote."""
-    return Remembered(item["fingerprint"]["S"], item["result"]["S"])
+    """Read what ``idempotency_item`` wrote.
+
+    Raises:
+        UnreadableItem: it does not have the shape that this code writes.
+    """
+    try:
+        return Remembered(item["fingerprint"]["S"], item["result"]["S"])
+    except _UNREADABLE as error:
+        raise UnreadableItem(f"{item.get(keys.PK)}: {error!r}") from error
 
 
 def recent_item(account_id: int, operation: OperationKey, at: datetime) -> Item:

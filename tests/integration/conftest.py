@@ -35,10 +35,11 @@ def own_engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
 @pytest.fixture(scope="session")
 def stacks(engines: Engines) -> Iterator[dict[int, Stack]]:
     """A stack with one worker and one with three, by their number of workers."""
+    one_each = {"WORKER_PROCESSES": "1"}
     with ExitStack() as cleanup:
         yield {
-            1: cleanup.enter_context(Stack(engines, workers=1, flower=True)),
-            3: cleanup.enter_context(Stack(engines, workers=3)),
+            1: cleanup.enter_context(Stack(engines, workers=1, env=one_each, flower=True)),
+            3: cleanup.enter_context(Stack(engines, workers=3, env=one_each)),
         }
 
 

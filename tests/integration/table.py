@@ -48,3 +48,8 @@ def recorded_account(stack: Stack, account_id: int) -> RecordedAccount:
     found = reads.load_account(gateway(stack), account_id)
     assert found is not None
     return found
+
+
+def accepted_count(stack: Stack, account_id: int) -> int:
+    """How many orders the account's head counts."""
+    return reads.load_for_settlement(gateway(stack), [account_id], []).heads[account_id].accepted

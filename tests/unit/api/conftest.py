@@ -1,0 +1,48 @@
+import itertools
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, cast
+
+import fakeredis
+import pytest
+
+from api.app import create_app
+from api.services import assemble
+from shared.order_store.gateway import Gateway
+from shared.order_store.table import create_table
+from shared.settings import Settings
+from shared.status_cache import StatusCache
+from tests.unit.api.parts import Api, FakeClock, FakeQueue, FaultyClient
+from tests.unit.factories import moto_client
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(name="dynamodb", scope="module")
+def _dynamodb() -> "Iterator[DynamoDBClient]":
+    with moto_client() as client:
+        yield client
+
+
+@pytest.fixture(name="make_api")
+def _make_api(dynamodb: "DynamoDBClient") -> Callable[..., Api]:
+    def make(**changes: Any) -> Api:
+        # The time limit is real time: a busy machine is no failure.
+        fields = {"accept_seconds_max": 60.0, "table_name": f"api-{next(_numbers)}", **changes}
+        settings = Settings(**fields)
+        create_table(dynamodb, settings.table_name, wait_seconds=0)
+        store = FaultyClient(dynamodb)
+        gateway = Gateway(cast("DynamoDBClient", store), settings.table_name, sleep=lambda _: None)
+        queue, clock, redis = FakeQueue(), FakeClock(), fakeredis.FakeRedis()
+        services = assemble(settings, gateway, queue, StatusCache(redis, 60), clock)
+        http = create_app(services=services).test_client()
+        return Api(http, services, gateway, store, queue, clock, redis)
+
+    return make
+
+
+@pytest.fixture
+def api(make_api: Callable[..., Api]) -> Api:
+    return make_api()

@@ -1,0 +1,715 @@
+"""Settling against the store: in sequence, once, and past whatever cannot be decided."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from botocore.exceptions import EndpointConnectionError
+
+from shared.domain.order import Order, OrderStatus
+from shared.order_store import commits, items, keys
+from shared.order_store.commits import SETTLEMENT_ORDERS_MAX
+from shared.order_store.errors import (
+    StoreOutcomeUnknown,
+    StoreRefused,
+    StoreThrottled,
+    StoreUnavailable,
+)
+from shared.order_store.gateway import (
+    CONDITION_FAILED,
+    Gateway,
+    Reason,
+    TransactionCancelled,
+)
+from shared.representation import show_order, to_json
+from tests.unit.factories import (
+    NOON,
+    RULES,
+    FakeCache,
+    FakeTime,
+    HookedGateway,
+    accept,
+    everything,
+    make_account,
+    make_order,
+    make_settlement,
+    make_settler,
+    moto_client,
+    new_table,
+    open_account,
+    order_id,
+    overwrite,
+    raw,
+    ref,
+    seconds,
+    stored_account,
+    stored_order,
+)
+from worker.processing import (
+    BACKOFF_SECONDS_FIRST,
+    BACKOFF_SECONDS_MAX,
+    ROUNDS_MAX,
+    SETTLE_SECONDS_MAX,
+)
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+ATTEMPTS_MAX = 3
+
+
+@pytest.fixture(scope="module")
+def client() -> "Iterator[DynamoDBClient]":
+    with moto_client() as client:
+        yield client
+
+
+@pytest.fixture
+def gateway(client: "DynamoDBClient") -> HookedGateway:
+    return HookedGateway(new_table(client))
+
+
+def fail_with(error: Exception) -> Callable[[], None]:
+    def fail() -> None:
+        raise error
+
+    return fail
+
+
+def accepted(
+    gateway: Gateway, *numbers: int, account_id: int = 1, cash: str | Decimal = "1000"
+) -> list[Order]:
+    """Buys of different issuers by an account of its own, recorded."""
+    open_account(gateway, make_account(cash, account_id=account_id))
+    orders = [
+        make_order("BUY", f"ISSUER {number}", account_id=account_id, number=number)
+        for number in numbers
+    ]
+    accept(gateway, *orders)
+    return orders
+
+
+def statuses(gateway: Gateway, orders: Sequence[Order]) -> list[str]:
+    """Read from the items themselves, for some cannot be read as orders."""
+    return [raw(gateway, keys.order_key(*ref(order)))["status"]["S"] for order in orders]
+
+
+def attempts_at(gateway: Gateway, order: Order) -> int:
+    item = raw(gateway, keys.order_key(*ref(order)))
+    return int(item["attempts"]["N"]) if "attempts" in item else 0
+
+
+def corrupt(gateway: Gateway, order: Order) -> None:
+    overwrite(gateway, keys.order_key(*ref(order)), "share_price", {"S": "a lot"})
+
+
+# In sequence
+
+
+def dependent_orders(gateway: Gateway) -> list[Order]:
+    """Orders of which each is only possible right after the one before."""
+    open_account(gateway, make_account("100"))
+    orders = [
+        make_order("BUY", "AAPL", 10, "10", number=1),
+        make_order("SELL", "AAPL", 10, "11", number=2),
+        make_order("BUY", "MSFT", 11, "10", number=3),
+        make_order("SELL", "MSFT", 11, "1", number=4),
+    ]
+    accept(gateway, *orders)
+    return orders
+
+
+def test_messages_that_arrive_in_reverse_are_decided_in_sequence(gateway: HookedGateway) -> None:
+    orders = dependent_orders(gateway)
+    settler = make_settler(gateway)
+    for order in reversed(orders):
+        assert settler.settle([ref(order)]) == []
+    assert statuses(gateway, orders) == ["executed"] * 4
+    assert [stored_order(gateway, order).sequence for order in orders] == [1, 2, 3, 4]
+    assert stored_account(gateway).account.cash == 11
+
+
+def test_names_in_reverse_in_one_message_are_decided_in_sequence(gateway: HookedGateway) -> None:
+    orders = dependent_orders(gateway)
+    assert make_settler(gateway).settle(ref(order) for order in reversed(orders)) == []
+    assert [stored_order(gateway, order).sequence for order in orders] == [1, 2, 3, 4]
+    assert gateway.transactions == 3  # account, orders, settlement
+
+
+def test_orders_that_were_accepted_earlier_are_decided_too(gateway: HookedGateway) -> None:
+    orders = dependent_orders(gateway)
+    make_settler(gateway).settle([ref(orders[2])])
+    assert statuses(gateway, orders[:3]) == ["executed"] * 3
+    assert [stored_order(gateway, order).sequence for order in orders[:3]] == [1, 2, 3]
+
+
+def test_one_commit_settles_a_message_of_several_accounts(gateway: HookedGateway) -> None:
+    orders = [
+        *accepted(gateway, 1, 2, account_id=1),
+        *accepted(gateway, 3, account_id=2),
+        *accepted(gateway, 4, account_id=3),
+    ]
+    gateway.transactions = 0
+    assert make_settler(gateway).settle(map(ref, orders)) == []
+    assert statuses(gateway, orders) == ["executed"] * 4
+    assert gateway.transactions == 1
+
+
+def test_more_accounts_than_a_transaction_holds_are_settled_by_one_message(
+    gateway: HookedGateway,
+) -> None:
+    orders = [
+        order for number in range(1, 52) for order in accepted(gateway, number, account_id=number)
+    ]
+    gateway.transactions = 0
+    assert make_settler(gateway).settle(map(ref, orders)) == []
+    assert set(statuses(gateway, orders)) == {"executed"}
+    assert gateway.transactions == 2
+
+
+def test_more_orders_than_a_transaction_holds_are_decided_in_sequence(
+    gateway: HookedGateway,
+) -> None:
+    orders = accepted(gateway, *range(1, SETTLEMENT_ORDERS_MAX + 3), cash="10000")
+    assert make_settler(gateway).settle(map(ref, orders)) == []
+    assert [stored_order(gateway, order).sequence for order in orders] == [
+        *range(1, SETTLEMENT_ORDERS_MAX + 3)
+    ]
+
+
+def test_a_message_for_the_last_of_many_orders_decides_them_all(gateway: HookedGateway) -> None:
+    orders = accepted(gateway, *range(1, SETTLEMENT_ORDERS_MAX + 3), cash="10000")
+    assert make_settler(gateway).settle([ref(orders[-1])]) == []
+    assert stored_order(gateway, orders[-1]).sequence == SETTLEMENT_ORDERS_MAX + 2
+    assert stored_account(gateway).decided == SETTLEMENT_ORDERS_MAX + 2
+
+
+def test_a_replayed_order_is_decided_though_later_ones_are(gateway: HookedGateway) -> None:
+    first, second = accepted(gateway, 1, 2)
+    for seen in range(ATTEMPTS_MAX):
+        commits.count_attempt(gateway, *ref(first), seen)
+    settler = make_settler(gateway, attempts_max=ATTEMPTS_MAX)
+    settler.settle([ref(second)])
+    assert statuses(gateway, [first, second]) == ["failed", "executed"]
+    for name, value in (("status", items.text("pending")), ("attempts", items.number(0))):
+        overwrite(gateway, keys.order_key(*ref(first)), name, value)
+    settler.settle([ref(first)])
+    assert statuses(gateway, [first]) == ["executed"]
+    assert stored_account(gateway).decided_through == second.id
+
+
+# Once
+
+
+def test_a_repeated_message_does_nothing(gateway: HookedGateway) -> None:
+    orders = accepted(gateway, 1, 2)
+    settler = make_settler(gateway)
+    settler.settle(map(ref, orders))
+    then = everything(gateway)
+    gateway.transactions = 0
+    for suspect in (False, True):
+        assert settler.settle(map(ref, orders), suspect=suspect) == []
+    assert everything(gateway) == then
+    assert gateway.transactions == 0
+
+
+def test_a_message_that_names_an_order_twice_decides_it_once(gateway: HookedGateway) -> None:
+    (order,) = accepted(gateway, 1)
+    make_settler(gateway).settle([ref(order), ref(order)])
+    assert stored_account(gateway).decided == 1
+
+
+def test_two_workers_with_one_message_decide_once(gateway: HookedGateway) -> None:
+    orders = accepted(gateway, 1, 2)
+    other = make_settler(new_gateway(gateway))
+    gateway.before.append(lambda: settle_all(other, orders))
+    assert make_settler(gateway).settle(map(ref, orders)) == []
+    account = stored_account(gateway)
+    assert (account.decided, account.account.cash) == (2, Decimal(980))
+    assert [stored_order(gateway, order).sequence for order in orders] == [1, 2]
+
+
+def new_gateway(gateway: HookedGateway) -> Gateway:
+    """The same table without hooks: another process."""
+    return HookedGateway(gateway)
+
+
+def settle_all(settler: Any, orders: Sequence[Order]) -> None:
+    assert settler.settle(map(ref, orders)) == []
+
+
+def test_an_order_is_decided_on_what_another_worker_left(gateway: HookedGateway) -> None:
+    open_account(gateway, make_account("15"))
+    first = make_order("BUY", "AAPL", 1, "10", number=1)
+    second = make_order("BUY", "MSFT", 1, "10", number=2)
+    accept(gateway, first, second)
+
+    def decide_first_alone() -> None:
+        settlement = make_settlement(stored_account(gateway), [first])
+        commits.commit(new_gateway(gateway), [settlement], token="other")
+
+    gateway.before.append(decide_first_alone)
+    gateway.transactions = 0
+    assert make_settler(gateway).settle([ref(second)]) == []
+    assert statuses(gateway, [first, second]) == ["executed", "rejected"]
+    assert stored_order(gateway, second).sequence == 2
+    assert stored_account(gateway).account.cash == 5
+    assert gateway.transactions == 2
+
+
+def test_a_conflict_of_one_account_does_not_hold_up_the_others(gateway: HookedGateway) -> None:
+    contended, sound = [*accepted(gateway, 1), *accepted(gateway, 2, account_id=2)]
+
+    def decide_contended() -> None:
+        settlement = make_settlement(stored_account(gateway), [contended])
+        commits.commit(new_gateway(gateway), [settlement], token="other")
+
+    def sound_is_decided() -> None:
+        assert statuses(gateway, [sound]) == ["pending"]
+
+    gateway.before += [decide_contended, sound_is_decided]
+    gateway.transactions = 0
+    assert make_settler(gateway).settle([ref(contended), ref(sound)]) == []
+    # The second transaction was the sound account's alone: no look at the store in between.
+    assert gateway.transactions == 2
+    assert statuses(gateway, [contended, sound]) == ["executed", "executed"]
+    assert stored_account(gateway).decided == 1
+
+
+def test_an_answer_that_was_lost_is_looked_for(gateway: HookedGateway) -> None:
+    (order,) = accepted(gateway, 1)
+    gateway.after.append(fail_with(StoreOutcomeUnknown("lost")))
+    time = FakeTime()
+    assert make_settler(gateway, time=time).settle([ref(order)]) == []
+    account = stored_account(gateway)
+    assert (account.decided, account.account.cash) == (1, Decimal(990))
+    assert statuses(gateway, [order]) == ["executed"]
+    assert len(time.pauses) == 1
+
+
+def test_a_question_that_was_lost_is_asked_again(gateway: HookedGateway) -> None:
+    (order,) = accepted(gateway, 1)
+    gateway.before.append(fail_with(StoreOutcomeUnknown("lost")))
+    assert make_settler(gateway).settle([ref(order)]) == []
+    account = stored_account(gateway)
+    assert (account.decided, account.account.cash) == (1, Decimal(990))
+    assert statuses(gateway, [order]) == ["executed"]
+
+
+class Contended(HookedGateway):
+    """A table on which somebody else is always faster."""
+
+    def transact(self, actions: Sequence[Mapping[str, Any]], token: str) -> None:
+        del actions, token
+        self.transactions += 1
+        raise TransactionCancelled({0: Reason(CONDITION_FAILED, None)})
+
+
+def test_orders_that_others_keep_changing_go_back_to_the_queue(gateway: HookedGateway) -> None:
+    orders = accepted(gateway, 1, 2)
+    contended = Contended(gateway)
+    left = make_settler(contended).settle(map(ref, orders))
+    assert sorted(left) == [ref(order) for order in orders]
+    assert contended.transactions == ROUNDS_MAX
+    assert statuses(gateway, orders) == ["pending", "pending"]
+
+
+# What does not exist
+
+
+def test_orders_that_do_not_exist_are_left_out(gateway: HookedGateway) -> None:
+    (order,) = accepted(gateway, 1)
+    assert make_settler(gateway).settle([(1, order_id(9)), (9, order_id(1)), ref(order)]) == []
+    assert statuses(gateway, [order]) == ["executed"]
+
+
+@pytest.mark.parametrize("key", [keys.account_key(1), keys.head_key(1)], ids=["account", "head"])
+def test_an_order_without_its_account_is_left_alone(
+    gateway: HookedGateway, client: "DynamoDBClient", key: Any
+) -> None:
+    lost, sound = [*accepted(gateway, 1), *accepted(gateway, 2, account_id=2)]
+    client.delete_item(TableName=gateway.table_name, Key=key)
+    assert make_settler(gateway).settle([ref(lost), ref(sound)]) == []
+    assert statuses(gateway, [lost, sound]) == ["pending", "executed"]
+
+
+# What cannot be decided
+
+
+def test_an_unreadable_order_blocks_its_account_alone(gateway: HookedGateway) -> None:
+    before, broken, behind = accepted(gateway, 1, 2, 3)
+    (sound,) = accepted(gateway, 4, account_id=2)
+    corrupt(gateway, broken)
+    orders = [before, broken, behind, sound]
+    assert make_settler(gateway).settle(map(ref, orders)) == []
+    assert statuses(gateway, orders) == ["executed", "pending", "pending", "executed"]
+    assert stored_account(gateway).decided == 1
+
+
+def test_an_unreadable_order_is_parked_after_its_attempts_and_the_following_go_on(
+    gateway: HookedGateway,
+) -> None:
+    broken, behind = accepted(gateway, 1, 2)
+    corrupt(gateway, broken)
+    settler = make_settler(gateway, attempts_max=ATTEMPTS_MAX)
+    for attempt in range(1, ATTEMPTS_MAX + 1):
+        assert settler.settle([ref(broken), ref(behind)], suspect=True) == []
+        assert statuses(gateway, [broken, behind]) == ["pending", "pending"]
+        assert attempts_at(gateway, broken) == attempt
+    assert settler.settle([ref(broken), ref(behind)], suspect=True) == []
+    assert statuses(gateway, [broken, behind]) == ["failed", "executed"]
+    item = raw(gateway, keys.order_key(*ref(broken)))
+    assert item["failure"]["S"].startswith(f"parked after {ATTEMPTS_MAX} attempts: its item cannot")
+    assert (attempts_at(gateway, broken), attempts_at(gateway, behind)) == (ATTEMPTS_MAX, 0)
+    assert stored_order(gateway, behind).sequence == 2
+
+
+def test_an_order_on_which_the_rules_fail_is_parked_like_an_unreadable_one(
+    gateway: HookedGateway,
+) -> None:
+    broken, behind = accepted(gateway, 1, 2)
+    # Readable, but without an offset: it cannot be compared with any instant.
+    overwrite(gateway, keys.order_key(*ref(broken)), "timestamp", {"S": "2026-03-02T12:00:00"})
+    settler = make_settler(gateway, attempts_max=ATTEMPTS_MAX)
+    for _ in range(ATTEMPTS_MAX):
+        settler.settle([ref(behind)], suspect=True)
+        assert statuses(gateway, [broken, behind]) == ["pending", "pending"]
+    settler.settle([ref(behind)], suspect=True)
+    assert statuses(gateway, [broken, behind]) == ["failed", "executed"]
+    failure = stored_order(gateway, broken).failure
+    assert failure == (
+        f"parked after {ATTEMPTS_MAX} attempts: "
+        "the worker failed or died whenever it tried to decide it"
+    )
+
+
+def test_an_order_that_was_tried_too_often_is_parked_untried(gateway: HookedGateway) -> None:
+    # Its worker died each time: the count is all that is left of the attempts.
+    deadly, behind = accepted(gateway, 1, 2)
+    for seen in range(ATTEMPTS_MAX):
+        commits.count_attempt(gateway, *ref(deadly), seen)
+    make_settler(gateway, attempts_max=ATTEMPTS_MAX).settle([ref(deadly), ref(behind)])
+    assert statuses(gateway, [deadly, behind]) == ["failed", "executed"]
+    assert stored_account(gateway).account.cash == 990
+
+
+def test_attempts_count_for_suspects_alone_and_for_the_first_of_an_account(
+    gateway: HookedGateway,
+) -> None:
+    orders = accepted(gateway, 1, 2)
+    (other,) = accepted(gateway, 3, account_id=2)
+    (unsuspected,) = accepted(gateway, 4, account_id=3)
+    settler = make_settler(gateway)
+    settler.settle([ref(unsuspected)])
+    settler.settle([ref(order) for order in (*orders, other)], suspect=True)
+    counted = [attempts_at(gateway, order) for order in (*orders, other, unsuspected)]
+    assert counted == [1, 0, 1, 0]
+
+
+def test_an_attempt_is_counted_before_it_is_made(gateway: HookedGateway) -> None:
+    (order,) = accepted(gateway, 1)
+    seen: list[int] = []
+    gateway.before.append(lambda: seen.append(attempts_at(gateway, order)))
+    make_settler(gateway).settle([ref(order)], suspect=True)
+    assert seen == [1]
+
+
+def test_one_message_counts_one_attempt_however_often_it_looks(gateway: HookedGateway) -> None:
+    (order,) = accepted(gateway, 1)
+    gateway.before += [fail_with(StoreUnavailable("down"))] * 4
+    make_settler(gateway).settle([ref(order)], suspect=True)
+    assert statuses(gateway, [order]) == ["executed"]
+    assert attempts_at(gateway, order) == 1
+
+
+def test_an_unreadable_account_keeps_its_orders_until_they_were_tried_often_enough(
+    gateway: HookedGateway,
+) -> None:
+    orders = accepted(gateway, 1, 2)
+    overwrite(gateway, keys.account_key(1), "cash", {"S": "a lot"})
+    account = raw(gateway, keys.account_key(1))
+    sound = accepted(gateway, 3, account_id=2)
+    settler = make_settler(gateway, attempts_max=ATTEMPTS_MAX)
+    for attempt in range(1, ATTEMPTS_MAX + 1):
+        settler.settle(map(ref, (*orders, *sound)), suspect=True)
+        assert statuses(gateway, orders) == ["pending", "pending"]
+        assert [attempts_at(gateway, order) for order in orders] == [attempt, attempt]
+    assert statuses(gateway, sound) == ["executed"]
+    settler.settle(map(ref, orders), suspect=True)
+    assert statuses(gateway, orders) == ["failed", "failed"]
+    failure = stored_order(gateway, orders[0]).failure
+    assert failure is not None
+    assert "ACCOUNT#1" in failure
+    assert raw(gateway, keys.account_key(1)) == account
+
+
+def test_an_unreadable_account_counts_no_attempts_where_nothing_is_suspect(
+    gateway: HookedGateway,
+) -> None:
+    (order,) = accepted(gateway, 1)
+    overwrite(gateway, keys.account_key(1), "cash", {"S": "a lot"})
+    make_settler(gateway).settle([ref(order)])
+    assert attempts_at(gateway, order) == 0
+    assert statuses(gateway, [order]) == ["pending"]
+
+
+def test_an_account_goes_on_once_it_is_repaired(gateway: HookedGateway) -> None:
+    parked, waiting = accepted(gateway, 1, 2)
+    cash = raw(gateway, keys.account_key(1))["cash"]
+    overwrite(gateway, keys.account_key(1), "cash", {"S": "a lot"})
+    for seen in range(ATTEMPTS_MAX):
+        commits.count_attempt(gateway, *ref(parked), seen)
+    settler = make_settler(gateway, attempts_max=ATTEMPTS_MAX)
+    settler.settle([ref(parked), ref(waiting)])
+    assert statuses(gateway, [parked, waiting]) == ["failed", "pending"]
+    overwrite(gateway, keys.account_key(1), "cash", cash)
+    settler.settle([ref(waiting)])
+    assert statuses(gateway, [parked, waiting]) == ["failed", "executed"]
+
+
+def test_an_account_goes_on_past_more_parked_orders_than_one_look_shows(
+    gateway: HookedGateway,
+) -> None:
+    orders = accepted(gateway, *range(1, SETTLEMENT_ORDERS_MAX + 5))
+    for order in orders[:-1]:
+        commits.park_unreadable_account(gateway, *ref(order), NOON, "unreadable")
+    assert make_settler(gateway).settle([ref(orders[-1])]) == []
+    assert statuses(gateway, orders[-2:]) == ["failed", "executed"]
+
+
+class Refusing(HookedGateway):
+    """A table that calls every transaction with an item of account 1 invalid."""
+
+    def transact(self, actions: Sequence[Mapping[str, Any]], token: str) -> None:
+        if any("ACCOUNT#1'" in repr(action) for action in actions):
+            raise StoreRefused("too large")
+        super().transact(actions, token)
+
+
+def test_a_settlement_that_the_store_calls_invalid_does_not_spoil_the_others(
+    gateway: HookedGateway,
+) -> None:
+    orders = [
+        order for number in (1, 2, 3) for order in accepted(gateway, number, account_id=number)
+    ]
+    assert make_settler(Refusing(gateway)).settle(map(ref, orders)) == []
+    assert statuses(gateway, orders) == ["pending", "executed", "executed"]
+
+
+# A store that fails
+
+
+def down_for_ever(gateway: HookedGateway, error: StoreUnavailable) -> None:
+    gateway.before += [fail_with(error)] * 10_000
+
+
+@pytest.mark.parametrize(
+    "error",
+    [StoreUnavailable("down"), StoreThrottled("busy"), StoreOutcomeUnknown("lost")],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_store_that_cannot_be_written_is_given_up_in_time_and_no_order_is_blamed(
+    gateway: HookedGateway, error: StoreUnavailable
+) -> None:
+    first, second = [*accepted(gateway, 1), *accepted(gateway, 2, account_id=2)]
+    counted: list[list[int]] = []
+
+    def look_and_fail() -> None:
+        counted.append([attempts_at(gateway, order) for order in (first, second)])
+        raise error
+
+    gateway.before.append(look_and_fail)
+    down_for_ever(gateway, error)
+    time = FakeTime()
+    settler = make_settler(gateway, time=time)
+    with pytest.raises(StoreUnavailable) as caught:
+        settler.settle([ref(first), ref(second)], suspect=True)
+    assert caught.value is error
+    assert counted == [[1, 1]]
+    assert [attempts_at(gateway, order) for order in (first, second)] == [0, 0]
+    assert statuses(gateway, [first, second]) == ["pending", "pending"]
+    assert SETTLE_SECONDS_MAX / 2 < time.monotonic() < SETTLE_SECONDS_MAX
+
+
+def test_pauses_grow_and_stay_within_their_bounds(gateway: HookedGateway) -> None:
+    (order,) = accepted(gateway, 1)
+    down_for_ever(gateway, StoreUnavailable("down"))
+    time = FakeTime()
+    with pytest.raises(StoreUnavailable):
+        make_settler(gateway, time=time).settle([ref(order)])
+    assert all(BACKOFF_SECONDS_FIRST <= pause <= BACKOFF_SECONDS_MAX for pause in time.pauses)
+    for failures, pause in enumerate(time.pauses, start=1):
+        assert pause <= BACKOFF_SECONDS_FIRST * 2**failures
+    assert max(time.pauses) > BACKOFF_SECONDS_MAX / 2
+
+
+def test_a_store_that_cannot_be_reached_at_all_is_given_up_in_time() -> None:
+    class Unreachable:
+        def __getattr__(self, name: str) -> Callable[..., None]:
+            def call(**_: Any) -> None:
+                raise EndpointConnectionError(endpoint_url="http://127.0.0.1:1")
+
+            return call
+
+    time = FakeTime()
+    gateway = Gateway(cast("DynamoDBClient", Unreachable()), "orders", sleep=time.sleep)
+    with pytest.raises(StoreUnavailable):
+        make_settler(gateway, time=time).settle([(1, order_id(1))], suspect=True)
+    assert SETTLE_SECONDS_MAX / 2 < time.monotonic() < SETTLE_SECONDS_MAX + 1
+
+
+def test_a_store_that_fails_for_good_after_the_count_is_given_up_all_the_same(
+    gateway: HookedGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (order,) = accepted(gateway, 1)
+    down = StoreUnavailable("down")
+
+    def go_down() -> None:
+        monkeypatch.setattr(gateway, "update", lambda **_: fail_with(down)())
+        down_for_ever(gateway, down)
+        raise down
+
+    gateway.before.append(go_down)
+    with pytest.raises(StoreUnavailable) as caught:
+        make_settler(gateway).settle([ref(order)], suspect=True)
+    assert caught.value is down
+    assert attempts_at(gateway, order) == 1
+
+
+def test_a_store_that_comes_back_in_time_is_all_that_is_needed(gateway: HookedGateway) -> None:
+    (order,) = accepted(gateway, 1)
+    gateway.before += [fail_with(StoreThrottled("busy"))] * 10
+    time = FakeTime()
+    assert make_settler(gateway, time=time).settle([ref(order)]) == []
+    assert statuses(gateway, [order]) == ["executed"]
+    assert len(time.pauses) == 10
+
+
+def test_what_was_committed_before_the_store_failed_is_not_done_again(
+    gateway: HookedGateway,
+) -> None:
+    orders = [
+        order for number in range(1, 52) for order in accepted(gateway, number, account_id=number)
+    ]
+    gateway.before += [lambda: None, fail_with(StoreUnavailable("down"))]
+    gateway.transactions = 0
+    assert make_settler(gateway).settle(map(ref, orders)) == []
+    assert gateway.transactions == 3
+    assert set(statuses(gateway, orders)) == {"executed"}
+    assert {stored_account(gateway, number).decided for number in range(1, 52)} == {1}
+
+
+# The cache
+
+
+def test_final_statuses_are_cached_as_the_store_would_show_them(gateway: HookedGateway) -> None:
+    open_account(gateway, make_account("10.50", {"MSFT": (2, "1.10")}))
+    executed = make_order("BUY", "AAPL", 1, "10", number=1, at=NOON + seconds(0.25))
+    rejected = make_order("BUY", "AAPL", 9, "10", number=2)
+    accept(gateway, executed, rejected)
+    cache = FakeCache()
+    make_settler(gateway, cache=cache).settle([ref(rejected)])
+    assert set(cache.answers) == {ref(executed), ref(rejected)}
+    for order in (executed, rejected):
+        assert cache.answers[ref(order)] == to_json(show_order(stored_order(gateway, order)))
+    shown = json.loads(cache.answers[ref(rejected)])
+    assert shown["status"] == "rejected"
+    assert shown["business_errors"] == ["INSUFFICIENT_BALANCE"]
+    assert shown["current_balance"]["cash"] == "0.5"
+
+
+def test_parked_orders_are_not_cached_for_they_may_be_replayed(gateway: HookedGateway) -> None:
+    parked, behind = accepted(gateway, 1, 2)
+    for seen in range(ATTEMPTS_MAX):
+        commits.count_attempt(gateway, *ref(parked), seen)
+    cache = FakeCache()
+    make_settler(gateway, cache=cache, attempts_max=ATTEMPTS_MAX).settle([ref(behind)])
+    assert stored_order(gateway, parked).status is OrderStatus.FAILED
+    assert set(cache.answers) == {ref(behind)}
+
+
+def test_nothing_is_cached_before_it_is_committed(gateway: HookedGateway) -> None:
+    (order,) = accepted(gateway, 1)
+    cache = FakeCache()
+    seen: list[bool] = []
+
+    def look() -> None:
+        seen.append(bool(cache.answers))
+        raise StoreOutcomeUnknown("lost")
+
+    gateway.before += [look, look]
+    make_settler(gateway, cache=cache).settle([ref(order)])
+    assert seen == [False, False]
+    assert set(cache.answers) == {ref(order)}
+
+
+def test_a_conflict_caches_nothing_of_what_was_decided_in_vain(gateway: HookedGateway) -> None:
+    orders = accepted(gateway, 1)
+    other_cache, cache = FakeCache(), FakeCache()
+    other = make_settler(new_gateway(gateway), cache=other_cache)
+    gateway.before.append(lambda: settle_all(other, orders))
+    make_settler(gateway, cache=cache).settle(map(ref, orders))
+    assert set(other_cache.answers) == {ref(orders[0])}
+    assert cache.answers == {}
+
+
+def test_the_rules_that_decided_are_kept_with_the_order(gateway: HookedGateway) -> None:
+    (order,) = accepted(gateway, 1)
+    make_settler(gateway).settle([ref(order)])
+    recorded = stored_order(gateway, order)
+    assert recorded.rules == str(RULES)
+    assert recorded.decided_at == NOON
+
+
+def test_orders_that_others_decide_between_two_looks_are_left_alone(
+    gateway: HookedGateway,
+) -> None:
+    first, second = accepted(gateway, 1, 2)
+
+    class Overtaken(HookedGateway):
+        def query(self, **arguments: Any) -> Any:
+            make_settler(gateway).settle([ref(first), ref(second)])
+            return super().query(**arguments)
+
+    late = make_settler(Overtaken(gateway))
+
+    assert late.settle([ref(second)], suspect=True) == []
+    assert statuses(gateway, [first, second]) == ["executed", "executed"]
+    assert attempts_at(gateway, second) == 0
+
+
+def test_an_attempt_is_counted_once_however_often_its_answer_is_lost(
+    gateway: HookedGateway,
+) -> None:
+    (order,) = accepted(gateway, 1)
+
+    class Lossy(HookedGateway):
+        lost = 0
+
+        def update(self, **arguments: Any) -> Any:
+            answer = super().update(**arguments)
+            if self.lost < ATTEMPTS_MAX:
+                self.lost += 1
+                raise StoreOutcomeUnknown("no answer")
+            return answer
+
+    settler = make_settler(Lossy(gateway), attempts_max=ATTEMPTS_MAX)
+
+    assert settler.settle([ref(order)], suspect=True) == []
+    assert statuses(gateway, [order]) == ["executed"]
+    assert attempts_at(gateway, order) == 1
+
+
+def test_orders_of_an_account_without_its_head_are_parked_in_the_end(
+    gateway: HookedGateway,
+) -> None:
+    (order,) = accepted(gateway, 1)
+    gateway._client.delete_item(TableName=gateway.table_name, Key=keys.head_key(1))
+    settler = make_settler(gateway, attempts_max=ATTEMPTS_MAX)
+
+    for _ in range(ATTEMPTS_MAX + 1):
+        settler.settle([ref(order)], suspect=True)
+
+    assert statuses(gateway, [order]) == ["failed"]
