@@ -10,17 +10,6 @@ from tests.integration.client import Client
 from tests.stack import Engines, Stack
 
 
-@pytest.fixture(scope="session")
-def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
-    """Engines that nobody breaks."""
-    running = Engines(tmp_path_factory.mktemp("engines"))
-    try:
-        running.start()
-        yield running
-    finally:
-        running.stop()
-
-
 @pytest.fixture(scope="module")
 def own_engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
     """Engines that the module may kill, pause and flush."""
