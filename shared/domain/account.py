@@ -26,8 +26,8 @@ class Account:
     """The state that decides an order.
 
     ``recent`` holds, for each operation, the timestamp of its latest executed order. Older ones
-    cannot matter: two executed orders of one operation lie at least the duplicate window apart,
-    and no valid order is older than the last executed one by more than the grace.
+    change no outcome: two executed orders of one operation lie at least the duplicate window
+    apart, and no valid order is older than the last executed one by more than the grace.
     """
 
     id: int

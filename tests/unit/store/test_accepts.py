@@ -1,9 +1,9 @@
 """Recording what clients sent: all of a group or none, each request once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -11,8 +11,13 @@ from shared.domain.account import Account
 from shared.domain.order import Order, OrderStatus
 from shared.ids import NO_ORDER_ID
 from shared.order_store import accepts, keys, reads
-from shared.order_store.accepts import IDEMPOTENCY_LIFE, AcceptRefused
-from shared.order_store.gateway import Gateway
+from shared.order_store.accepts import (
+    ACTIONS_PER_ACCOUNT_MAX,
+    ACTIONS_PER_ORDER_MAX,
+    IDEMPOTENCY_LIFE,
+    AcceptRefused,
+)
+from shared.order_store.gateway import Gateway, Reason, TransactionCancelled
 from shared.order_store.items import text
 from shared.order_store.records import (
     AcceptedOrder,
@@ -267,6 +272,41 @@ def test_different_keys_are_different_requests(
     record(gateway, [make_order(number=2)], [other])
     assert refused(gateway, [make_order(number=3)], [one]).remembered[0].result == order_id(1)
     assert refused(gateway, [make_order(number=3)], [other]).remembered[0].result == order_id(2)
+
+
+# What the store cannot do
+
+
+class Scripted(Gateway):
+    """A table that remembers what it was asked to do and refuses as it is told."""
+
+    def __init__(self, refused: Mapping[int, Reason] | None = None) -> None:
+        self.table_name = "orders"
+        self.refused = refused or {}
+        self.actions: list[Mapping[str, Any]] = []
+
+    def transact(self, actions: Sequence[Mapping[str, Any]], token: str) -> None:
+        del token
+        self.actions = list(actions)
+        if self.refused:
+            raise TransactionCancelled(self.refused)
+
+
+def test_a_member_that_the_store_calls_invalid_is_named_by_its_place() -> None:
+    group = [make_order(account_id=1, number=1), make_order(account_id=1, number=2)]
+    # Places: the head; the first order; the second order and its key.
+    for place, member in ((1, 0), (2, 1), (3, 1)):
+        gateway = Scripted({place: Reason("ValidationError", None)})
+        refusal = refused(gateway, group, [None, make_claim()])
+        assert refusal == AcceptRefused(impossible={member: "ValidationError"})
+
+
+def test_nothing_takes_more_actions_than_groups_are_reckoned_with() -> None:
+    gateway = Scripted()
+    record(gateway, [make_order()], [make_claim()])
+    assert len(gateway.actions) == ACTIONS_PER_ORDER_MAX
+    open_accounts(gateway, [opened(make_account(), "mark", "key")])
+    assert len(gateway.actions) == ACTIONS_PER_ACCOUNT_MAX
 
 
 # Account ids
