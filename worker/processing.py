@@ -26,7 +26,7 @@ from shared.domain.order import FINAL_STATUSES, Order, OrderStatus
 from shared.logs import get_logger
 from shared.order_store import commits, reads
 from shared.order_store.commits import CommitConflict
-from shared.order_store.errors import StoreRefused, StoreUnavailable
+from shared.order_store.errors import StoreRefused, StoreUnavailable, UnreadableItem
 from shared.order_store.gateway import Gateway
 from shared.order_store.reads import Loaded, OrderRef, is_undecided
 from shared.order_store.records import (
@@ -169,7 +169,11 @@ class Settler:
             return None
         if work.suspect:
             self._count_attempt(work, account_id, queue[0])
-        recorded = self._with_recent(recorded, queue)
+        try:
+            recorded = self._with_recent(recorded, queue)
+        except UnreadableItem as error:
+            self._give_up_on_account(account_id, named, str(error), work)
+            return None
         decided, after, blocked = self._decide_all(recorded.account, queue)
         if blocked:
             # The sweeper brings it back; what comes after it has to wait, for sequence's sake.

@@ -149,8 +149,15 @@ def recent_item(account_id: int, operation: OperationKey, at: datetime) -> Item:
 
 
 def read_recent(item: Item) -> datetime:
-    """When the operation of a ``recent_item`` was executed (the order's timestamp)."""
-    return datetime.fromisoformat(item["executed_at"]["S"])
+    """When the operation of a ``recent_item`` was executed (the order's timestamp).
+
+    Raises:
+        UnreadableItem: it does not have the shape that this code writes.
+    """
+    try:
+        return datetime.fromisoformat(item["executed_at"]["S"])
+    except _UNREADABLE as error:
+        raise UnreadableItem(f"{item.get(keys.PK)}: {error!r}") from error
 
 
 def write_positions(positions: Mapping[str, Position]) -> Value:

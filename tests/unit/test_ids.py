@@ -1,6 +1,8 @@
 """Order ids: strictly increasing, ordered by time, and UUIDs of version 7."""
 
+import sys
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -35,17 +37,26 @@ def test_ids_strictly_increase_while_the_clock_runs_backwards() -> None:
     assert made == sorted(set(made))
 
 
+@pytest.fixture
+def _threads_take_turns_often() -> Iterator[None]:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("_threads_take_turns_often")
 def test_ids_strictly_increase_over_all_threads() -> None:
     order_ids = OrderIds()
 
     def make(_: int) -> list[str]:
-        return [order_ids.next(NOON) for _ in range(500)]
+        return [order_ids.next(NOON) for _ in range(1000)]
 
     with ThreadPoolExecutor(8) as threads:
         made = list(threads.map(make, range(16)))
     assert all(own == sorted(own) for own in made)
     ticks = [tick_of(one) for own in made for one in own]
-    assert len(set(ticks)) == len(ticks) == 8000
+    assert len(set(ticks)) == len(ticks) == 16_000
 
 
 def test_ids_of_one_instant_differ_between_processes() -> None:

@@ -105,6 +105,26 @@ def corrupt(gateway: Gateway, order: Order) -> None:
     overwrite(gateway, keys.order_key(*ref(order)), "share_price", {"S": "a lot"})
 
 
+class Counting(HookedGateway):
+    """A table that counts the reads, and at which something may happen before a query."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        super().__init__(gateway)
+        self.batches = 0
+        self.queries = 0
+        self.before_query: list[Callable[[], None]] = []
+
+    def batch_get(self, keys: Sequence[keys.Key]) -> list[keys.Item]:
+        self.batches += 1
+        return super().batch_get(keys)
+
+    def query(self, **arguments: Any) -> tuple[list[keys.Item], keys.Key | None]:
+        self.queries += 1
+        if self.before_query:
+            self.before_query.pop(0)()
+        return super().query(**arguments)
+
+
 # In sequence
 
 
@@ -200,7 +220,29 @@ def test_a_replayed_order_is_decided_though_later_ones_are(gateway: HookedGatewa
     assert stored_account(gateway).decided_through == second.id
 
 
+def test_the_usual_message_costs_one_read_and_one_write(gateway: HookedGateway) -> None:
+    orders = [
+        order for number in (1, 2, 3) for order in accepted(gateway, number, account_id=number)
+    ]
+    counting = Counting(gateway)
+    make_settler(counting).settle(map(ref, orders))
+    assert (counting.batches, counting.queries, counting.transactions) == (1, 0, 1)
+
+
 # Once
+
+
+@pytest.mark.parametrize("suspect", [False, True])
+def test_orders_that_another_worker_decides_between_two_looks_are_left_to_it(
+    gateway: HookedGateway, suspect: bool
+) -> None:
+    orders = accepted(gateway, 1, 2)
+    counting = Counting(gateway)
+    other = make_settler(new_gateway(gateway))
+    counting.before_query.append(lambda: settle_all(other, orders))
+    assert make_settler(counting).settle([ref(orders[1])], suspect=suspect) == []
+    assert (counting.batches, counting.queries, counting.transactions) == (1, 1, 0)
+    assert stored_account(gateway).decided == 2
 
 
 def test_a_repeated_message_does_nothing(gateway: HookedGateway) -> None:
@@ -208,11 +250,13 @@ def test_a_repeated_message_does_nothing(gateway: HookedGateway) -> None:
     settler = make_settler(gateway)
     settler.settle(map(ref, orders))
     then = everything(gateway)
-    gateway.transactions = 0
+    counting = Counting(gateway)
+    again = make_settler(counting)
     for suspect in (False, True):
-        assert settler.settle(map(ref, orders), suspect=suspect) == []
+        assert again.settle(map(ref, orders), suspect=suspect) == []
     assert everything(gateway) == then
-    assert gateway.transactions == 0
+    # One look each time.
+    assert (counting.batches, counting.queries, counting.transactions) == (2, 0, 0)
 
 
 def test_a_message_that_names_an_order_twice_decides_it_once(gateway: HookedGateway) -> None:
@@ -343,9 +387,22 @@ def test_an_unreadable_order_blocks_its_account_alone(gateway: HookedGateway) ->
     (sound,) = accepted(gateway, 4, account_id=2)
     corrupt(gateway, broken)
     orders = [before, broken, behind, sound]
-    assert make_settler(gateway).settle(map(ref, orders)) == []
+    counting = Counting(gateway)
+    assert make_settler(counting).settle(map(ref, orders)) == []
+    # It is not looked at again and again: the sweeper brings it back.
+    assert (counting.batches, counting.transactions) == (1, 1)
     assert statuses(gateway, orders) == ["executed", "pending", "pending", "executed"]
     assert stored_account(gateway).decided == 1
+
+
+def test_a_message_for_an_unreadable_order_alone_is_over_after_one_look(
+    gateway: HookedGateway,
+) -> None:
+    (broken,) = accepted(gateway, 1)
+    corrupt(gateway, broken)
+    counting = Counting(gateway)
+    assert make_settler(counting).settle([ref(broken)]) == []
+    assert (counting.batches, counting.transactions) == (1, 0)
 
 
 def test_an_unreadable_order_is_parked_after_its_attempts_and_the_following_go_on(
@@ -488,14 +545,31 @@ class Refusing(HookedGateway):
         super().transact(actions, token)
 
 
+@pytest.mark.parametrize("others", [1, 2])
 def test_a_settlement_that_the_store_calls_invalid_does_not_spoil_the_others(
-    gateway: HookedGateway,
+    gateway: HookedGateway, others: int
 ) -> None:
     orders = [
-        order for number in (1, 2, 3) for order in accepted(gateway, number, account_id=number)
+        order
+        for number in range(1, others + 2)
+        for order in accepted(gateway, number, account_id=number)
     ]
     assert make_settler(Refusing(gateway)).settle(map(ref, orders)) == []
-    assert statuses(gateway, orders) == ["pending", "executed", "executed"]
+    assert statuses(gateway, orders) == ["pending"] + ["executed"] * others
+
+
+def test_an_order_that_cannot_even_be_parked_with_its_account_is_parked_alone(
+    gateway: HookedGateway,
+) -> None:
+    tried, behind = accepted(gateway, 1, 2)
+    for seen in range(ATTEMPTS_MAX):
+        commits.count_attempt(gateway, *ref(tried), seen)
+    account = raw(gateway, keys.account_key(1))
+    settler = make_settler(Refusing(gateway), attempts_max=ATTEMPTS_MAX)
+    assert settler.settle([ref(tried), ref(behind)]) == []
+    assert statuses(gateway, [tried, behind]) == ["failed", "pending"]
+    assert stored_order(gateway, tried).failure == "too large"
+    assert raw(gateway, keys.account_key(1)) == account
 
 
 # A store that fails

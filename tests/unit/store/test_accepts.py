@@ -37,6 +37,7 @@ from tests.unit.factories import (
     new_table,
     open_account,
     order_id,
+    overwrite,
     ref,
     seconds,
     stored_account,
@@ -299,6 +300,40 @@ def test_a_member_that_the_store_calls_invalid_is_named_by_its_place() -> None:
         gateway = Scripted({place: Reason("ValidationError", None)})
         refusal = refused(gateway, group, [None, make_claim()])
         assert refusal == AcceptRefused(impossible={member: "ValidationError"})
+
+
+@pytest.mark.parametrize("name", ["accepted", "newest"])
+def test_an_unreadable_head_stands_in_the_way_of_its_accounts_members_alone(
+    gateway: Gateway, name: str
+) -> None:
+    for account_id in (1, 2):
+        open_account(gateway, make_account(account_id=account_id))
+    record(gateway, [make_order(account_id=1, number=4)])
+    overwrite(gateway, keys.head_key(1), name, {"NULL": True})
+    group = [
+        make_order(account_id=1, number=2),
+        make_order(account_id=2, number=1),
+        make_order(account_id=1, number=3),
+    ]
+    refusal = refused(gateway, group)
+    assert sorted(refusal.impossible) == [0, 2]
+    assert "ACCOUNT#1" in refusal.impossible[0]
+    assert not refusal.newest_ids
+    record(gateway, [group[1]])
+
+
+@pytest.mark.parametrize("name", ["fingerprint", "result"])
+def test_an_unreadable_key_stands_in_the_way_of_its_member_alone(
+    gateway: Gateway, name: str
+) -> None:
+    open_account(gateway)
+    record(gateway, [make_order(number=1)], [make_claim("key", scope="1")])
+    overwrite(gateway, keys.idempotency_key("1", "key"), name, {"NULL": True})
+    group = [make_order(number=2), make_order(number=3)]
+    refusal = refused(gateway, group, [None, make_claim("key", scope="1")])
+    assert list(refusal.impossible) == [1]
+    assert "IDEMPOTENCY#1" in refusal.impossible[1]
+    assert not refusal.remembered
 
 
 def test_nothing_takes_more_actions_than_groups_are_reckoned_with() -> None:

@@ -290,6 +290,15 @@ def test_many_large_accounts_are_split_by_their_bytes(inline: int) -> None:
     assert min(sizes[:-1]) > TRANSACTION_BYTES_MAX / 2
 
 
+def test_orders_count_with_the_balances_that_they_carry() -> None:
+    many_orders = settlement_of(Shape(BALANCE_POSITIONS_MAX, orders=51), 1)
+    large = [settlement_of(Shape(POSITIONS_MAX, orders=1), number) for number in range(2, 26)]
+    settlements = [many_orders, *large]
+    assert len(actions_of(settlements)) <= TRANSACTION_ACTIONS_MAX
+    for transaction in pack(settlements):
+        assert sum(map(item_bytes, items_after(transaction))) <= TRANSACTION_BYTES_MAX
+
+
 def test_small_settlements_share_a_transaction_up_to_its_last_action() -> None:
     shape = Shape(positions=0, orders=1)
     settlements = [settlement_of(shape, number) for number in range(1, 102)]

@@ -454,6 +454,18 @@ def test_the_latest_operation_written_apart_counts(gateway: Gateway) -> None:
     assert stored_account(gateway).overflow_until == NOON + seconds(6)
 
 
+def test_the_latest_of_several_written_apart_at_once_counts(gateway: Gateway) -> None:
+    open_with_recent(gateway, many_operations(RECENT_INLINE_MAX))
+    orders = [
+        make_order("BUY", "NEW", number, "1", at=NOON + seconds(second), number=number)
+        for number, second in ((1, 2), (2, 5), (3, 1))
+    ]
+    accept(gateway, *orders)
+    commit(gateway, make_settlement(stored_account(gateway), orders))
+    assert len(apart(gateway, orders)) == 3
+    assert stored_account(gateway).overflow_until == NOON + seconds(5)
+
+
 def test_forgotten_operations_make_room(gateway: Gateway) -> None:
     open_with_recent(gateway, many_operations(RECENT_INLINE_MAX))
     orders = execute_new(gateway, 1, at=NOON + timedelta(minutes=10))

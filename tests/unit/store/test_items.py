@@ -32,6 +32,7 @@ from shared.order_store.records import (
     Head,
     RecordedAccount,
     RecordedOrder,
+    Remembered,
     Settlement,
     UnreadableOrder,
 )
@@ -42,6 +43,7 @@ from tests.unit.factories import (
     STEADY,
     accept,
     make_account,
+    make_claim,
     make_order,
     make_settlement,
     moto_client,
@@ -354,6 +356,22 @@ def test_an_executed_operation_is_read_as_it_was_written(
     key = OperationKey(operation, issuer_name, total_shares)
     assert keys.read_operation(keys.write_operation(key)) == key
     assert items.read_recent(items.recent_item(1, key, at)) == at
+
+
+@pytest.mark.parametrize("value", CORRUPT, ids=str)
+def test_an_executed_operation_without_its_instant_is_unreadable(value: dict[str, Any]) -> None:
+    item = {**items.recent_item(7, operation_key(), NOON), "executed_at": value}
+    with pytest.raises(UnreadableItem, match="ACCOUNT#7"):
+        items.read_recent(item)
+
+
+@pytest.mark.parametrize("name", ["fingerprint", "result"])
+def test_a_remembered_answer_without_one_of_its_attributes_is_unreadable(name: str) -> None:
+    item = items.idempotency_item(make_claim(scope="7"), "made", 1)
+    assert items.read_remembered(item) == Remembered("body-1", "made")
+    del item[name]
+    with pytest.raises(UnreadableItem, match="IDEMPOTENCY#7"):
+        items.read_remembered(item)
 
 
 @pytest.mark.parametrize("complete", [True, False])

@@ -11,6 +11,7 @@ from shared.domain.order import BusinessError, Order, OrderStatus
 from shared.order_store import commits, items, keys, reads
 from shared.order_store.commits import RECENT_INLINE_MAX
 from shared.order_store.gateway import Gateway
+from shared.order_store.records import UnreadableOrder
 from tests.unit.factories import (
     MICROSECOND,
     NOON,
@@ -158,6 +159,16 @@ def test_an_operation_repeated_within_one_settlement_is_a_duplicate(overflowing:
     first, second = settle(overflowing, operation(500, number=1001), operation(500, number=1002))
     assert not is_duplicate(overflowing, first)
     assert is_duplicate(overflowing, second)
+
+
+def test_an_unreadable_order_blocks_such_an_account_like_any_other(overflowing: Gateway) -> None:
+    known = min(apart(overflowing))
+    before, broken = operation(known, number=1001), operation(500, number=1002)
+    accept(overflowing, before, broken)
+    overwrite(overflowing, keys.order_key(*ref(broken)), "share_price", {"S": "a lot"})
+    assert make_settler(overflowing).settle([ref(before), ref(broken)]) == []
+    assert is_duplicate(overflowing, before)
+    assert isinstance(reads.load_order(overflowing, *ref(broken)), UnreadableOrder)
 
 
 def test_an_account_that_calmed_down_is_its_own_again(overflowing: Gateway) -> None:

@@ -55,6 +55,18 @@ def test_a_table_expires_its_items(client: "DynamoDBClient", made_before: bool) 
     assert described == {"TimeToLiveStatus": "ENABLED", "AttributeName": "expires_at"}
 
 
+def test_expiry_is_asked_for_once(
+    client: "DynamoDBClient", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_table(client, "orders", wait_seconds=0)
+
+    def refuse(**_: Any) -> None:  # as DynamoDB does, where moto does not
+        raise AssertionError("TimeToLive is already enabled")
+
+    monkeypatch.setattr(client, "update_time_to_live", refuse)
+    assert not create_table(client, "orders", wait_seconds=0)
+
+
 class Scripted:
     """A client on which the table becomes active after some looks, if the store answers at all."""
 
