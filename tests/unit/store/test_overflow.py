@@ -178,3 +178,20 @@ def test_an_account_that_calmed_down_is_its_own_again(overflowing: Gateway) -> N
     (again,) = settle(overflowing, operation(known, at=beyond, number=1002))
     assert not is_duplicate(overflowing, again)
     assert inline(overflowing) == {500, known}
+
+
+def test_a_damaged_operation_stops_its_account_alone_and_its_order_is_parked_in_the_end(
+    overflowing: Gateway,
+) -> None:
+    open_account(overflowing, make_account("1000", account_id=2))
+    neighbour = make_order("BUY", "AAPL", 1, "1", account_id=2, number=900)
+    stuck = operation(min(apart(overflowing)), number=901)
+    overwrite(overflowing, keys.recent_key(1, stuck.key), "executed_at", {"S": "some day"})
+    accept(overflowing, stuck, neighbour)
+    settler = make_settler(overflowing, attempts_max=1)
+
+    assert settler.settle([ref(stuck), ref(neighbour)], suspect=True) == []
+    assert stored_order(overflowing, neighbour).status is OrderStatus.EXECUTED
+    assert stored_order(overflowing, stuck).status is OrderStatus.PENDING
+    assert settler.settle([ref(stuck)], suspect=True) == []
+    assert stored_order(overflowing, stuck).status is OrderStatus.FAILED
