@@ -7,7 +7,7 @@ from api import problems
 from api.routes.accounts import accounts
 from api.routes.health import health
 from api.routes.orders import orders
-from api.services import Services, build_services
+from api.services import EXTENSION, Services, build_services
 from shared.settings import Settings
 
 API_PREFIX = "/v1"
@@ -22,10 +22,6 @@ class AccountIdConverter(BaseConverter):
         """Read the id."""
         return int(value)
 
-    def to_url(self, value: int) -> str:
-        """Write the id."""
-        return str(value)
-
 
 def create_app(settings: Settings | None = None, services: Services | None = None) -> Flask:
     """Make the application; ``services`` replaces the real store, broker and cache."""
@@ -34,7 +30,7 @@ def create_app(settings: Settings | None = None, services: Services | None = Non
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = services.settings.body_bytes_max
     app.url_map.converters["account"] = AccountIdConverter
-    app.extensions["order_processor"] = services
+    app.extensions[EXTENSION] = services
     problems.register(app)
     app.register_blueprint(health)
     # The paths of the challenge stay as aliases of the versioned ones.

@@ -79,7 +79,7 @@ def register(app: Flask) -> None:
 def _answer(problem: Problem) -> Response:
     document: dict[str, Any] = {
         "type": "about:blank",
-        "title": _title(problem.status),
+        "title": HTTPStatus(problem.status).phrase,
         "status": problem.status,
         "code": problem.code,
         "detail": problem.detail,
@@ -117,7 +117,3 @@ def _answer_broken(error: StoreError) -> Response:
 def _answer_unexpected(error: Exception) -> Response:
     log.error("unexpected_error", exc_info=error)
     return _answer(Problem(500, "INTERNAL_ERROR", "Something went wrong on our side."))
-
-
-def _title(status: int) -> str:
-    return HTTPStatus(status).phrase

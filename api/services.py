@@ -1,9 +1,10 @@
 """What the routes work with, made once for each process."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import cast
+from typing import Final, cast
 
 from flask import current_app
 
@@ -17,7 +18,8 @@ from shared.settings import Settings
 from shared.status_cache import StatusCache
 from shared.task_queue import TaskQueue, publisher_app
 
-_EXTENSION = "order_processor"
+EXTENSION: Final = "order_processor"
+"""Where an application keeps its services."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +35,15 @@ class Services:
     accounts: Intake[AccountRequest, OpenedAccount]
     status: StatusReader
 
+    def deadline(self) -> float:
+        """By when, on the monotonic clock, a POST that arrives now has to be answered."""
+        return time.monotonic() + self.settings.accept_seconds_max
+
 
 def build_services(settings: Settings) -> Services:
     """Connect to the real store, broker and cache (lazily: nothing has to be up yet)."""
     connections = settings.api_threads + 2
-    gateway = Gateway(dynamodb_client(settings, connections), settings.table_name)
+    gateway = Gateway(dynamodb_client(connections), settings.table_name)
     queue = TaskQueue(publisher_app(settings, connections), broker_client(settings, connections))
     cache = StatusCache(cache_client(settings, connections), settings.cache_seconds)
     return assemble(settings, gateway, queue, cache)
@@ -65,4 +71,4 @@ def assemble(
 
 def services() -> Services:
     """The services of the application that serves the current request."""
-    return cast("Services", current_app.extensions[_EXTENSION])
+    return cast("Services", current_app.extensions[EXTENSION])

@@ -18,6 +18,9 @@ DYNAMODB_READ_SECONDS: Final = 1.1
 """One attempt at these limits, and the wait for a group before it, stay below a request's
 ``accept_seconds_max``."""
 
+DYNAMODB_READ_SECONDS_WORKER: Final = 5.0
+"""Worker and sweeper keep nobody waiting."""
+
 CACHE_SECONDS: Final = 0.25
 """The cache only saves time: a slow one is treated as absent."""
 
@@ -25,10 +28,12 @@ BROKER_LOOK_SECONDS: Final = 1.0
 
 
 def dynamodb_client(
-    settings: Settings, connections: int, read_seconds: float = DYNAMODB_READ_SECONDS
+    connections: int, read_seconds: float = DYNAMODB_READ_SECONDS
 ) -> "DynamoDBClient":
-    """A client for as many threads as ``connections``; it never repeats a call by itself."""
-    del settings  # where DynamoDB is, boto reads from its own environment variables
+    """A client for as many threads as ``connections``; it never repeats a call by itself.
+
+    Where DynamoDB is, boto reads from its own environment variables.
+    """
     client: DynamoDBClient = boto3.session.Session().client(
         "dynamodb",
         config=Config(

@@ -17,6 +17,9 @@ _RANDOM_BITS: Final = 62
 _TICKS_PER_MILLISECOND: Final = 1 << 12
 _LENGTH: Final = 36
 
+OrderRef = tuple[int, str]
+"""Account id and order id: what names an order."""
+
 NO_ORDER_ID: Final = "00000000-0000-0000-0000-000000000000"
 """Sorts before every order id: the last accepted id of an account without orders."""
 

@@ -15,6 +15,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from shared.cooldown import Cooldown
+from shared.ids import OrderRef
 from shared.settings import Settings
 
 SETTLE_TASK: Final = "orders.settle"
@@ -30,8 +31,6 @@ _PUBLISH_ATTEMPTS_AGAIN: Final = 1
 _PUBLISH_SOCKET_SECONDS: Final = 0.7
 _WORKER_SOCKET_SECONDS: Final = 5.0
 _WORKER_CONNECTIONS: Final = 10
-
-OrderRef = tuple[int, str]
 
 
 class QueueUnavailable(Exception):

@@ -10,7 +10,12 @@ from typing import Any
 
 from celery.signals import setup_logging, worker_process_init, worker_ready
 
-from shared.clients import broker_client, cache_client, dynamodb_client
+from shared.clients import (
+    DYNAMODB_READ_SECONDS_WORKER,
+    broker_client,
+    cache_client,
+    dynamodb_client,
+)
 from shared.logs import configure_logs, get_logger
 from shared.order_store.gateway import Gateway
 from shared.settings import Settings
@@ -26,7 +31,6 @@ from shared.task_queue import (
 )
 from worker.processing import Settler
 
-_DYNAMODB_READ_SECONDS = 5.0
 _CONNECTIONS = 4
 
 settings = Settings()
@@ -55,7 +59,7 @@ def _build_settler(**_: Any) -> None:
 @cache
 def settler() -> Settler:
     """This process' settler (clients must not be shared across a fork)."""
-    client = dynamodb_client(settings, _CONNECTIONS, _DYNAMODB_READ_SECONDS)
+    client = dynamodb_client(_CONNECTIONS, DYNAMODB_READ_SECONDS_WORKER)
     return Settler(
         Gateway(client, settings.table_name),
         StatusCache(cache_client(settings, _CONNECTIONS), settings.cache_seconds),

@@ -23,12 +23,13 @@ from uuid import uuid4
 from shared.domain.account import Account
 from shared.domain.decision import Rules, decide, duplicate_horizon, park
 from shared.domain.order import FINAL_STATUSES, Order, OrderStatus
+from shared.ids import OrderRef
 from shared.logs import get_logger
 from shared.order_store import commits, reads
 from shared.order_store.commits import CommitConflict
 from shared.order_store.errors import StoreRefused, StoreUnavailable, UnreadableItem
 from shared.order_store.gateway import Gateway
-from shared.order_store.reads import Loaded, OrderRef, is_undecided
+from shared.order_store.reads import Loaded, is_undecided
 from shared.order_store.records import (
     DecidedOrder,
     Head,

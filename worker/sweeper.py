@@ -9,18 +9,17 @@ enqueued after that one still waits its turn, however long the backlog is.
 import signal
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from types import FrameType
 from typing import Final
 
-from shared.clients import broker_client, dynamodb_client
+from shared.clients import DYNAMODB_READ_SECONDS_WORKER, broker_client, dynamodb_client
+from shared.ids import OrderRef
 from shared.logs import configure_logs, get_logger
 from shared.order_store import reads
 from shared.order_store.errors import StoreError
 from shared.order_store.gateway import Gateway, chunks
-from shared.order_store.reads import OrderRef
 from shared.settings import Settings
 from shared.task_queue import MESSAGE_ORDERS_MAX, QueueUnavailable, TaskQueue, publisher_app
 
@@ -30,15 +29,7 @@ REMEMBERED_MAX: Final = 200_000
 SWEEP_ORDERS_MAX: Final = 50_000
 """Orders sent again by one sweep."""
 
-_DYNAMODB_READ_SECONDS: Final = 5.0
-
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Sending:
-    at: datetime
-    times: int
 
 
 class Sweeper:
@@ -57,7 +48,7 @@ class Sweeper:
         self._queue = queue
         self._recover_after = recover_after
         self._clock = clock
-        self._sent: OrderedDict[OrderRef, _Sending] = OrderedDict()
+        self._sent: OrderedDict[OrderRef, datetime] = OrderedDict()
 
     def sweep(self) -> int:
         """Send the forgotten orders again; returns how many.
@@ -82,8 +73,8 @@ class Sweeper:
     def _lost(self, lost_before: datetime) -> list[OrderRef]:
         lost: list[OrderRef] = []
         for ref in reads.undecided_before(self._gateway, lost_before):
-            sending = self._sent.get(ref)
-            if sending is None or sending.at < lost_before:
+            sent_at = self._sent.get(ref)
+            if sent_at is None or sent_at < lost_before:
                 lost.append(ref)
             if len(lost) >= SWEEP_ORDERS_MAX:
                 break
@@ -91,14 +82,14 @@ class Sweeper:
 
     def _remember(self, refs: Iterable[OrderRef], now: datetime) -> None:
         for ref in refs:
-            before = self._sent.pop(ref, None)
-            self._sent[ref] = _Sending(now, before.times + 1 if before else 1)
+            self._sent[ref] = now
+            self._sent.move_to_end(ref)
         while len(self._sent) > REMEMBERED_MAX:
             self._sent.popitem(last=False)
 
 
 def _messages(
-    lost: Sequence[OrderRef], sent: OrderedDict[OrderRef, _Sending]
+    lost: Sequence[OrderRef], sent: Container[OrderRef]
 ) -> Iterable[tuple[Sequence[OrderRef], bool]]:
     """Group orders into messages; an account whose orders were sent before in vain comes alone.
 
@@ -131,7 +122,7 @@ def main() -> None:
     configure_logs()
     settings = Settings()
     gateway = Gateway(
-        dynamodb_client(settings, connections=1, read_seconds=_DYNAMODB_READ_SECONDS),
+        dynamodb_client(connections=1, read_seconds=DYNAMODB_READ_SECONDS_WORKER),
         settings.table_name,
     )
     sweeper = Sweeper(

@@ -1,11 +1,9 @@
 """POST /accounts, GET /accounts/<id>."""
 
-import time
-
 from flask import Blueprint, Response, request, url_for
 
 from api.acceptance import AccountRequest, Repeated, fingerprint
-from api.routes.answers import answer, claim_for
+from api.routes.answers import answer, claim_for, made
 from api.services import services
 from api.validation import AccountBody, read_body
 from shared.domain.account import Account
@@ -27,7 +25,7 @@ def open_account() -> Response:
             body,
             received_at,
             claim_for(request, _SCOPE, fingerprint(body)),
-            deadline=time.monotonic() + api.settings.accept_seconds_max,
+            deadline=api.deadline(),
         )
     )
     if isinstance(outcome, Repeated):
@@ -35,11 +33,8 @@ def open_account() -> Response:
         account = Account(int(outcome.result), body.cash, received_at)
     else:
         account = outcome.account
-    response = answer(show_account(account), 201)
-    response.headers["Location"] = url_for(".show", account_id=account.id)
-    if isinstance(outcome, Repeated):
-        response.headers["Idempotent-Replayed"] = "true"
-    return response
+    location = url_for(".show", account_id=account.id)
+    return made(show_account(account), 201, location, is_repeated=isinstance(outcome, Repeated))
 
 
 @accounts.get("/accounts/<account:account_id>")

@@ -1,12 +1,10 @@
 """POST and GET of an account's orders."""
 
-import time
-
 from flask import Blueprint, Response, request, url_for
 
 from api.acceptance import OrderRequest, Repeated, fingerprint
 from api.problems import RETRY_AFTER_SECONDS, FieldError, invalid
-from api.routes.answers import JSON, answer, claim_for
+from api.routes.answers import JSON, answer, claim_for, made
 from api.services import services
 from api.validation import OrderBody, read_body, read_limit
 from shared.ids import is_order_id
@@ -27,18 +25,16 @@ def place(account_id: int) -> Response:
             body,
             received_at,
             claim_for(request, f"account/{account_id}", fingerprint(body)),
-            deadline=time.monotonic() + api.settings.accept_seconds_max,
+            deadline=api.deadline(),
         )
     )
     if isinstance(outcome, Repeated):
         order = api.status.recorded(account_id, outcome.result).order
     else:
         order = outcome.order
-    response = answer(show_accepted(order), 202)
-    response.headers["Location"] = url_for(".show", account_id=account_id, order_id=order.id)
+    location = url_for(".show", account_id=account_id, order_id=order.id)
+    response = made(show_accepted(order), 202, location, is_repeated=isinstance(outcome, Repeated))
     response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
-    if isinstance(outcome, Repeated):
-        response.headers["Idempotent-Replayed"] = "true"
     return response
 
 

@@ -58,13 +58,10 @@ def record_orders(
         StoreOutcomeUnknown: the answer was lost; the same call may be made again.
         StoreUnavailable: nothing was recorded.
     """
-    by_account: dict[int, list[Order]] = {}
     members: dict[int, list[int]] = {}
     for place, accepted in enumerate(orders):
-        by_account.setdefault(accepted.order.account_id, []).append(accepted.order)
         members.setdefault(accepted.order.account_id, []).append(place)
-    actions = [_count(gateway, account_id, group) for account_id, group in by_account.items()]
-    heads = list(by_account)
+    actions = [_count(gateway, [orders[place].order for place in own]) for own in members.values()]
     places: list[int] = []
     for place, accepted in enumerate(orders):
         actions.append(_put(gateway, items.new_order_item(accepted.order)))
@@ -75,7 +72,7 @@ def record_orders(
     try:
         gateway.transact(actions, token)
     except TransactionCancelled as cancelled:
-        raise _refusal(cancelled.refused, heads, places, members) from cancelled
+        raise _refusal(cancelled.refused, places, members) from cancelled
 
 
 def allocate_account_ids(gateway: Gateway, count: int) -> range:
@@ -120,14 +117,15 @@ def record_accounts(
         marks = [opened.mark for opened in accounts]
         if _is_own_repetition(cancelled.refused, places, marks):
             return
-        raise _refusal(cancelled.refused, [], places, {}) from cancelled
+        raise _refusal(cancelled.refused, places, {}) from cancelled
 
 
-def _count(gateway: Gateway, account_id: int, orders: Sequence[Order]) -> dict[str, Any]:
+def _count(gateway: Gateway, orders: Sequence[Order]) -> dict[str, Any]:
+    """The update of the head of the account whose ``orders`` these are."""
     return {
         "Update": update_action(
             gateway.table_name,
-            keys.head_key(account_id),
+            keys.head_key(orders[0].account_id),
             set_={"newest": items.text(orders[-1].id)},
             add={"accepted": items.number(len(orders))},
             condition="#newest < :first",
@@ -165,15 +163,15 @@ def _claim(gateway: Gateway, claim: IdempotencyClaim, result: str, now: datetime
 
 def _refusal(
     refused: Mapping[int, Reason],
-    heads: Sequence[int],
     places: Sequence[int],
     members: Mapping[int, Sequence[int]],
 ) -> AcceptRefused:
     """Sort the refused actions: first the heads, by account; then the rest, by member.
 
-    ``members`` are the places of each account's orders.
+    ``members`` are the places of each account's orders, in the sequence of the heads' actions.
     """
     refusal = AcceptRefused()
+    heads = list(members)
     for number, reason in refused.items():
         own = members[heads[number]] if number < len(heads) else [places[number - len(heads)]]
         if not reason.is_condition:
@@ -197,7 +195,7 @@ def _sort_head(refusal: AcceptRefused, account_id: int, reason: Reason) -> None:
 
 
 def _sort_member(refusal: AcceptRefused, place: int, reason: Reason) -> None:
-    if reason.item and reason.item[PK]["S"].startswith("IDEMPOTENCY#"):
+    if reason.item and keys.is_idempotency(reason.item):
         refusal.remembered[place] = items.read_remembered(reason.item)
     else:
         refusal.taken.add(place)

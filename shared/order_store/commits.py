@@ -48,6 +48,10 @@ _RECENT_BYTES: Final = ISSUER_NAME_BYTES_MAX + 80
 _ACCOUNT_BYTES: Final = 1024
 _ORDER_BYTES: Final = 3072
 
+# Nobody decides an order twice: every write to one asks for this.
+_IS_PENDING: Final = "#status = :pending"
+_PENDING: Final = {":pending": items.text(OrderStatus.PENDING)}
+
 
 class CommitConflict(Exception):
     """Nothing was committed: these accounts (or their orders) changed since they were read."""
@@ -142,8 +146,8 @@ def park_unreadable_account(
             "failure": items.text(failure[:FAILURE_LENGTH_MAX]),
         },
         remove=[SHARD],
-        condition="#status = :pending",
-        condition_values={":pending": items.text(OrderStatus.PENDING)},
+        condition=_IS_PENDING,
+        condition_values=_PENDING,
     )
     return _update(gateway, action)
 
@@ -227,8 +231,8 @@ def _order_update(
         keys.order_key(decided.account_id, decided.order_id),
         set_=changes,
         remove=[SHARD],
-        condition="#status = :pending",
-        condition_values={":pending": items.text(OrderStatus.PENDING)},
+        condition=_IS_PENDING,
+        condition_values=_PENDING,
     )
 
 
@@ -270,11 +274,8 @@ def _set_attempts(
         gateway.table_name,
         keys.order_key(account_id, order_id),
         set_={"attempts": items.number(after)},
-        condition=f"#status = :pending AND ( {unset}#attempts = :before )",
-        condition_values={
-            ":pending": items.text(OrderStatus.PENDING),
-            ":before": items.number(before),
-        },
+        condition=f"{_IS_PENDING} AND ( {unset}#attempts = :before )",
+        condition_values={**_PENDING, ":before": items.number(before)},
     )
     return _update(gateway, action)
 

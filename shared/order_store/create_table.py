@@ -13,7 +13,7 @@ WAIT_SECONDS = 60.0
 def main() -> int:
     """Create the table; exit status 0 when it is there and active."""
     settings = Settings()
-    client = dynamodb_client(settings, connections=1)
+    client = dynamodb_client(connections=1)
     try:
         made = create_table(client, settings.table_name, WAIT_SECONDS)
     except StoreUnavailable as error:

@@ -29,9 +29,15 @@ UNDECIDED_SHARDS: Final = 16
 EXPIRES_AT: Final = "expires_at"
 """The table's TTL attribute, in Unix seconds."""
 
+ACCOUNT_KIND: Final = "ACCOUNT"
+HEAD_KIND: Final = "HEAD"
+"""Sort keys of an account's own items."""
+
 _ORDER: Final = "ORDER#"
 _ORDER_END: Final = "ORDER$"
+_RECENT: Final = "RECENT#"
 _ACCOUNT: Final = "ACCOUNT#"
+_IDEMPOTENCY: Final = "IDEMPOTENCY#"
 
 Key = dict[str, dict[str, str]]
 Item = dict[str, dict[str, Any]]
@@ -39,12 +45,12 @@ Item = dict[str, dict[str, Any]]
 
 def account_key(account_id: int) -> Key:
     """Key of the account's state."""
-    return _key(f"{_ACCOUNT}{account_id}", "ACCOUNT")
+    return _key(f"{_ACCOUNT}{account_id}", ACCOUNT_KIND)
 
 
 def head_key(account_id: int) -> Key:
     """Key of the account's count of accepted orders."""
-    return _key(f"{_ACCOUNT}{account_id}", "HEAD")
+    return _key(f"{_ACCOUNT}{account_id}", HEAD_KIND)
 
 
 def order_key(account_id: int, order_id: str) -> Key:
@@ -54,13 +60,13 @@ def order_key(account_id: int, order_id: str) -> Key:
 
 def recent_key(account_id: int, operation: OperationKey) -> Key:
     """Key of an executed operation that was written apart from the account."""
-    return _key(f"{_ACCOUNT}{account_id}", f"RECENT#{write_operation(operation)}")
+    return _key(f"{_ACCOUNT}{account_id}", _RECENT + write_operation(operation))
 
 
 def idempotency_key(scope: str, client_key: str) -> Key:
     """Key of a remembered answer; the client's text is hashed, so that any text will do."""
     digest = hashlib.sha256(client_key.encode("utf-8", "surrogatepass")).hexdigest()
-    return _key(f"IDEMPOTENCY#{scope}#{digest}", "IDEMPOTENCY")
+    return _key(f"{_IDEMPOTENCY}{scope}#{digest}", "IDEMPOTENCY")
 
 
 def counter_key() -> Key:
@@ -68,11 +74,11 @@ def counter_key() -> Key:
     return _key("COUNTER", "ACCOUNT")
 
 
-def orders_of(account_id: int) -> dict[str, dict[str, str]]:
-    """Values ``:pk``, ``:from`` and ``:to`` of a query over all orders of an account."""
+def orders_of(account_id: int, after: str = "") -> dict[str, dict[str, str]]:
+    """Values ``:pk``, ``:from``, ``:to`` of a query over an account's orders, from ``after`` on."""
     return {
         ":pk": {"S": f"{_ACCOUNT}{account_id}"},
-        ":from": {"S": _ORDER},
+        ":from": {"S": order_sort_key(after)},
         ":to": {"S": _ORDER_END},
     }
 
@@ -90,6 +96,16 @@ def order_of(item: Item) -> tuple[int, str]:
 def account_of(item: Item) -> int:
     """Account id of any item that belongs to an account."""
     return int(item[PK]["S"].removeprefix(_ACCOUNT))
+
+
+def operation_of(item: Item) -> OperationKey:
+    """The operation of an executed one that was written apart from its account."""
+    return read_operation(item[SK]["S"].removeprefix(_RECENT))
+
+
+def is_idempotency(item: Item) -> bool:
+    """Tell whether ``item`` remembers the answer to a request."""
+    return bool(item[PK]["S"].startswith(_IDEMPOTENCY))
 
 
 def shard_of(account_id: int) -> str:

@@ -3,21 +3,24 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from shared.domain.order import OperationKey
-from shared.ids import first_id_at
+from shared.ids import OrderRef, first_id_at
 from shared.order_store import items, keys
 from shared.order_store.errors import UnreadableItem
 from shared.order_store.gateway import Gateway
-from shared.order_store.keys import SHARD, UNDECIDED_INDEX, UNDECIDED_SHARDS
+from shared.order_store.keys import (
+    ACCOUNT_KIND,
+    HEAD_KIND,
+    SHARD,
+    UNDECIDED_INDEX,
+    UNDECIDED_SHARDS,
+)
 from shared.order_store.records import Head, RecordedAccount, RecordedOrder, UnreadableOrder
 
 PAGE_ORDERS_MAX: Final = 500
 """Index entries read at once by the sweep."""
-
-OrderRef = tuple[int, str]
-"""Account id and order id: what names an order."""
 
 
 @dataclass(slots=True)
@@ -56,16 +59,9 @@ def list_orders(
 
     Returns the orders and, if there may be more, the id to go on from.
     """
-    values = keys.orders_of(account_id)
     start = {"ExclusiveStartKey": keys.order_key(account_id, before)} if before else {}
     found, last = gateway.query(
-        KeyConditionExpression="#pk = :pk AND #sk BETWEEN :from AND :to",
-        ExpressionAttributeNames={"#pk": keys.PK, "#sk": keys.SK},
-        ExpressionAttributeValues=values,
-        ScanIndexForward=False,
-        ConsistentRead=True,
-        Limit=limit,
-        **start,
+        **_orders_query(account_id), ScanIndexForward=False, Limit=limit, **start
     )
     return [items.read_order(item) for item in found], keys.order_of(last)[1] if last else None
 
@@ -94,25 +90,14 @@ def undecided_after(
     Everything up to ``through`` is decided and ids increase as orders are recorded, so nothing
     that was accepted before this call can be missing.
     """
-    values = keys.orders_of(account_id)
-    values[":from"] = {"S": keys.order_sort_key(through)}
     orders: list[RecordedOrder | UnreadableOrder] = []
-    start: dict[str, keys.Key] = {}
-    while True:
-        found, last = gateway.query(
-            KeyConditionExpression="#pk = :pk AND #sk BETWEEN :from AND :to",
-            ExpressionAttributeNames={"#pk": keys.PK, "#sk": keys.SK},
-            ExpressionAttributeValues=values,
-            ConsistentRead=True,
-            Limit=limit + 1,
-            **start,
-        )
-        read = [items.read_order(item) for item in found if keys.order_of(item)[1] > through]
+    for page in _pages(gateway, **_orders_query(account_id, through), Limit=limit + 1):
+        read = [items.read_order(item) for item in page if keys.order_of(item)[1] > through]
         orders += [order for order in read if is_undecided(order)]
         # Decided ones may stand there too (parked while the account was unreadable): read on.
-        if last is None or len(orders) >= limit:
-            return orders[:limit]
-        start = {"ExclusiveStartKey": last}
+        if len(orders) >= limit:
+            break
+    return orders[:limit]
 
 
 def load_recent(
@@ -121,7 +106,7 @@ def load_recent(
     """Read which of ``operations`` were written apart from the account, and when executed."""
     wanted = [keys.recent_key(account_id, operation) for operation in operations]
     found = gateway.batch_get(wanted)
-    return {_operation_of(item): items.read_recent(item) for item in found}
+    return {keys.operation_of(item): items.read_recent(item) for item in found}
 
 
 def undecided_before(gateway: Gateway, instant: datetime) -> Iterator[OrderRef]:
@@ -130,8 +115,21 @@ def undecided_before(gateway: Gateway, instant: datetime) -> Iterator[OrderRef]:
     Read from the index, which follows the table after a moment: an order named here may have been
     decided meanwhile.
     """
+    before = keys.order_sort_key(first_id_at(instant))
     for shard in range(UNDECIDED_SHARDS):
-        yield from _undecided_of_shard(gateway, str(shard), first_id_at(instant))
+        pages = _pages(
+            gateway,
+            IndexName=UNDECIDED_INDEX,
+            KeyConditionExpression="#shard = :shard AND #sk < :before",
+            ExpressionAttributeNames={"#shard": SHARD, "#sk": keys.SK},
+            ExpressionAttributeValues={
+                ":shard": items.text(str(shard)),
+                ":before": items.text(before),
+            },
+            Limit=PAGE_ORDERS_MAX,
+        )
+        for page in pages:
+            yield from map(keys.order_of, page)
 
 
 def is_undecided(order: RecordedOrder | UnreadableOrder) -> bool:
@@ -141,21 +139,22 @@ def is_undecided(order: RecordedOrder | UnreadableOrder) -> bool:
     return order.decided_at is None
 
 
-def _undecided_of_shard(gateway: Gateway, shard: str, before: str) -> Iterator[OrderRef]:
+def _orders_query(account_id: int, after: str = "") -> dict[str, Any]:
+    """Arguments of a consistent query over an account's orders, from the id ``after`` on."""
+    return {
+        "KeyConditionExpression": "#pk = :pk AND #sk BETWEEN :from AND :to",
+        "ExpressionAttributeNames": {"#pk": keys.PK, "#sk": keys.SK},
+        "ExpressionAttributeValues": keys.orders_of(account_id, after),
+        "ConsistentRead": True,
+    }
+
+
+def _pages(gateway: Gateway, **arguments: Any) -> Iterator[list[keys.Item]]:
+    """Every page of a query, read as the caller goes on."""
     start: dict[str, keys.Key] = {}
     while True:
-        found, last = gateway.query(
-            IndexName=UNDECIDED_INDEX,
-            KeyConditionExpression="#shard = :shard AND #sk < :before",
-            ExpressionAttributeNames={"#shard": SHARD, "#sk": keys.SK},
-            ExpressionAttributeValues={
-                ":shard": items.text(shard),
-                ":before": items.text(keys.order_sort_key(before)),
-            },
-            Limit=PAGE_ORDERS_MAX,
-            **start,
-        )
-        yield from map(keys.order_of, found)
+        page, last = gateway.query(**arguments, **start)
+        yield page
         if last is None:
             return
         start = {"ExclusiveStartKey": last}
@@ -166,18 +165,14 @@ _ACCOUNT_KEYS: Final = (keys.account_key, keys.head_key)
 
 def _sort(loaded: Loaded, item: keys.Item) -> None:
     kind = item[keys.SK]["S"]
-    if kind not in ("ACCOUNT", "HEAD"):
+    if kind not in (ACCOUNT_KIND, HEAD_KIND):
         loaded.orders[keys.order_of(item)] = items.read_order(item)
         return
     account_id = keys.account_of(item)
     try:
-        if kind == "ACCOUNT":
+        if kind == ACCOUNT_KIND:
             loaded.accounts[account_id] = items.read_account(item)
         else:
             loaded.heads[account_id] = items.read_head(item)
     except UnreadableItem as error:
         loaded.unreadable[account_id] = str(error)
-
-
-def _operation_of(item: keys.Item) -> OperationKey:
-    return keys.read_operation(item[keys.SK]["S"].removeprefix("RECENT#"))

@@ -6,11 +6,11 @@ from datetime import datetime, timedelta
 import pytest
 
 from shared.domain.order import Order
-from shared.ids import OrderIds
+from shared.ids import OrderIds, OrderRef
 from shared.order_store import commits, reads
 from shared.order_store.errors import StoreUnavailable
 from shared.order_store.gateway import Gateway
-from shared.task_queue import MESSAGE_ORDERS_MAX, OrderRef, QueueUnavailable, TaskQueue
+from shared.task_queue import MESSAGE_ORDERS_MAX, QueueUnavailable, TaskQueue
 from tests.unit.factories import (
     NOON,
     accept,

@@ -10,8 +10,9 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from api.services import Services
+from shared.ids import OrderRef
 from shared.order_store.gateway import Gateway
-from shared.task_queue import OrderRef, QueueUnavailable, TaskQueue
+from shared.task_queue import QueueUnavailable, TaskQueue
 from tests.unit.factories import NOON
 
 JSON_TYPE = "application/json"
