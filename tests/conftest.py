@@ -10,12 +10,8 @@ from tests.stack import Engines, live_stacks
 @pytest.fixture(scope="session")
 def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
     """Engines that nobody breaks."""
-    running = Engines(tmp_path_factory.mktemp("engines"))
-    try:
-        running.start()
+    with Engines(tmp_path_factory.mktemp("engines")) as running:
         yield running
-    finally:
-        running.stop()
 
 
 @pytest.hookimpl(wrapper=True)

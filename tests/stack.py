@@ -9,9 +9,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from itertools import count
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import boto3
@@ -59,6 +59,17 @@ class Engines:
     def stop(self) -> None:
         self.redis.stop()
         self.dynamodb.stop()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def flush_redis(self) -> None:
         """Forget everything, as a new and empty server would."""
@@ -136,15 +147,8 @@ class Stack:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
-        if kind is not None:
-            print(self.logs())  # noqa: T201 - pytest shows it beside the failure
 
     def add_worker(self) -> Process:
         name = f"worker{next(self._names)}"
@@ -165,7 +169,7 @@ class Stack:
 
     def spoil_order(self, account_id: int, order_id: str) -> None:
         """Write nonsense into an order's item, as a bug or a hand at the console might."""
-        self._dynamodb().update_item(
+        self.dynamodb.update_item(
             TableName=self.table_name,
             Key=keys.order_key(account_id, order_id),
             UpdateExpression="SET share_price = :nonsense",
@@ -201,7 +205,7 @@ class Stack:
         assert wait_until(self._is_ready, START_SECONDS), self.logs()
 
     def _is_ready(self) -> bool:
-        if not all(_says(worker, "worker_ready") for worker in self.workers):
+        if not all(_says(worker, commands.WORKER_READY_MARK) for worker in self.workers):
             return False
         urls = [f"{self.url}/readyz"]
         if self.flower_port:
@@ -212,13 +216,15 @@ class Stack:
         log = self.folder / f"{name}.log"
         return Process(name, command, log, env=self.env, cwd=commands.ROOT)
 
-    def _dynamodb(self) -> Any:
+    @cached_property
+    def dynamodb(self) -> Any:
+        """A client of the stack's DynamoDB, made once: boto takes its time over one."""
         return boto3.session.Session().client(
             "dynamodb",
             endpoint_url=self.engines.dynamodb_url,
-            region_name="us-east-1",
-            aws_access_key_id="local",
-            aws_secret_access_key="local",
+            region_name=self.env["AWS_DEFAULT_REGION"],
+            aws_access_key_id=self.env["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.env["AWS_SECRET_ACCESS_KEY"],
         )
 
 

@@ -13,12 +13,8 @@ from tests.stack import Engines, Stack
 @pytest.fixture(scope="module")
 def own_engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
     """Engines that the module may kill, pause and flush."""
-    running = Engines(tmp_path_factory.mktemp("own-engines"))
-    try:
-        running.start()
+    with Engines(tmp_path_factory.mktemp("own-engines")) as running:
         yield running
-    finally:
-        running.stop()
 
 
 @pytest.fixture(scope="session")
@@ -35,11 +31,6 @@ def stacks(engines: Engines) -> Iterator[dict[int, Stack]]:
 @pytest.fixture(scope="session")
 def client(stacks: dict[int, Stack]) -> Client:
     return Client(stacks[1].url)
-
-
-@pytest.fixture(scope="session")
-def flower_client(client: Client) -> Client:
-    return client
 
 
 @pytest.fixture(scope="session")

@@ -1,27 +1,14 @@
 """Looks into the table itself, for what the API does not show."""
 
-from functools import cache
-from typing import Any
-
-import boto3
-
 from shared.order_store import reads
 from shared.order_store.gateway import Gateway
 from shared.order_store.records import RecordedAccount, RecordedOrder
 from tests.stack import Stack
 
 
-@cache
 def gateway(stack: Stack) -> Gateway:
-    """A gateway to the stack's table, made once: boto takes its time over a client."""
-    client: Any = boto3.session.Session().client(
-        "dynamodb",
-        endpoint_url=stack.engines.dynamodb_url,
-        region_name="us-east-1",
-        aws_access_key_id="local",
-        aws_secret_access_key="local",
-    )
-    return Gateway(client, stack.table_name)
+    """A gateway to the stack's table."""
+    return Gateway(stack.dynamodb, stack.table_name)
 
 
 def recorded_orders(stack: Stack, account_id: int) -> list[RecordedOrder]:

@@ -131,9 +131,9 @@ def test_a_ready_service_says_so(client: Client) -> None:
     assert client.get("/readyz").json()["status"] == "ok"
 
 
-def test_flower_shows_the_task_with_its_orders(flower_client: Client, flower_url: str) -> None:
-    account = flower_client.open_account(1000)
-    order = flower_client.settled(flower_client.order(account))
+def test_flower_shows_the_task_with_its_orders(client: Client, flower_url: str) -> None:
+    account = client.open_account(1000)
+    order = client.settled(client.order(account))
 
     deadline = time.monotonic() + 20
     while True:

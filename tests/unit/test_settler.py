@@ -1,7 +1,7 @@
 """Settling against the store: in sequence, once, and past whatever cannot be decided."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
 
@@ -36,7 +36,6 @@ from tests.unit.factories import (
     make_order,
     make_settlement,
     make_settler,
-    moto_client,
     new_table,
     open_account,
     order_id,
@@ -58,12 +57,6 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 ATTEMPTS_MAX = 3
-
-
-@pytest.fixture(scope="module")
-def client() -> "Iterator[DynamoDBClient]":
-    with moto_client() as client:
-        yield client
 
 
 @pytest.fixture

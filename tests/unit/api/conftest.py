@@ -1,5 +1,5 @@
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import fakeredis
@@ -12,7 +12,6 @@ from shared.order_store.table import create_table
 from shared.settings import Settings
 from shared.status_cache import StatusCache
 from tests.unit.api.parts import Api, FakeClock, FakeQueue, FaultyClient
-from tests.unit.factories import moto_client
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -21,9 +20,8 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture(name="dynamodb", scope="module")
-def _dynamodb() -> "Iterator[DynamoDBClient]":
-    with moto_client() as client:
-        yield client
+def _dynamodb(client: "DynamoDBClient") -> "DynamoDBClient":
+    return client
 
 
 @pytest.fixture(name="make_api")

@@ -1,9 +1,9 @@
 """Recording what clients sent: all of a group or none, each request once."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -33,8 +33,6 @@ from tests.unit.factories import (
     make_account,
     make_claim,
     make_order,
-    moto_client,
-    new_table,
     open_account,
     order_id,
     overwrite,
@@ -44,21 +42,7 @@ from tests.unit.factories import (
     stored_order,
 )
 
-if TYPE_CHECKING:
-    from mypy_boto3_dynamodb import DynamoDBClient
-
 _tokens = count()
-
-
-@pytest.fixture(scope="module")
-def client() -> "Iterator[DynamoDBClient]":
-    with moto_client() as client:
-        yield client
-
-
-@pytest.fixture
-def gateway(client: "DynamoDBClient") -> Gateway:
-    return new_table(client)
 
 
 def record(

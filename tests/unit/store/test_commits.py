@@ -1,10 +1,10 @@
 """Committing decisions: all of a transaction or nothing, each decision once."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -38,8 +38,6 @@ from tests.unit.factories import (
     make_order,
     make_recorded_account,
     make_settlement,
-    moto_client,
-    new_table,
     open_account,
     operation_key,
     order_id,
@@ -50,20 +48,6 @@ from tests.unit.factories import (
     stored_account,
     stored_order,
 )
-
-if TYPE_CHECKING:
-    from mypy_boto3_dynamodb import DynamoDBClient
-
-
-@pytest.fixture(scope="module")
-def client() -> "Iterator[DynamoDBClient]":
-    with moto_client() as client:
-        yield client
-
-
-@pytest.fixture
-def gateway(client: "DynamoDBClient") -> Gateway:
-    return new_table(client)
 
 
 def commit(gateway: Gateway, *settlements: Settlement) -> None:

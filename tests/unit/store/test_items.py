@@ -1,9 +1,8 @@
 """Records to items and back, and what cannot be read."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -46,8 +45,6 @@ from tests.unit.factories import (
     make_claim,
     make_order,
     make_settlement,
-    moto_client,
-    new_table,
     open_account,
     operation_key,
     order_id,
@@ -56,21 +53,7 @@ from tests.unit.factories import (
     stored_order,
 )
 
-if TYPE_CHECKING:
-    from mypy_boto3_dynamodb import DynamoDBClient
-
 CORRUPT: list[dict[str, Any]] = [{"S": "?"}, {"N": "1"}, {"NULL": True}, {"M": {}}, {"L": []}]
-
-
-@pytest.fixture(scope="module")
-def client() -> "Iterator[DynamoDBClient]":
-    with moto_client() as client:
-        yield client
-
-
-@pytest.fixture
-def gateway(client: "DynamoDBClient") -> Gateway:
-    return new_table(client)
 
 
 offsets = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))

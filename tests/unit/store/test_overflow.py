@@ -1,8 +1,6 @@
 """More executed operations within the window than an account's item holds."""
 
-from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -20,8 +18,6 @@ from tests.unit.factories import (
     make_account,
     make_order,
     make_settler,
-    moto_client,
-    new_table,
     open_account,
     overwrite,
     ref,
@@ -30,22 +26,13 @@ from tests.unit.factories import (
     stored_order,
 )
 
-if TYPE_CHECKING:
-    from mypy_boto3_dynamodb import DynamoDBClient
-
 FEW = 8
 """Room for operations in the account's item, where a test need not fill the real one."""
 
 
-@pytest.fixture(scope="module")
-def client() -> "Iterator[DynamoDBClient]":
-    with moto_client() as client:
-        yield client
-
-
 @pytest.fixture
-def gateway(client: "DynamoDBClient") -> Gateway:
-    gateway = new_table(client)
+def gateway(gateway: Gateway) -> Gateway:
+    """The table, with the account of these tests in it."""
     open_account(gateway, make_account("1000000"))
     return gateway
 

@@ -1,7 +1,6 @@
 """Reading accounts and orders: complete, in sequence, and nothing that was not asked for."""
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import pytest
 
@@ -19,8 +18,6 @@ from tests.unit.factories import (
     make_account,
     make_order,
     make_settlement,
-    moto_client,
-    new_table,
     open_account,
     operation_key,
     order_id,
@@ -29,20 +26,6 @@ from tests.unit.factories import (
     seconds,
     stored_account,
 )
-
-if TYPE_CHECKING:
-    from mypy_boto3_dynamodb import DynamoDBClient
-
-
-@pytest.fixture(scope="module")
-def client() -> "Iterator[DynamoDBClient]":
-    with moto_client() as client:
-        yield client
-
-
-@pytest.fixture
-def gateway(client: "DynamoDBClient") -> Gateway:
-    return new_table(client)
 
 
 def accepted(gateway: Gateway, *numbers: int, account_id: int = 1) -> list[Order]:
