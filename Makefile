@@ -5,13 +5,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest
-PACKAGES := $(patsubst %/,%,$(wildcard api/ worker/ shared/ local/ bench/ tests/))
+PACKAGES := $(patsubst %/,%,$(wildcard api/ worker/ shared/ local/ ops/ bench/ tests/))
 
 # One stamp for each step, so that a changed requirement installs again and nothing else does.
 VENV_STAMP := $(VENV)/.made
 RUN_STAMP := $(VENV)/.run-installed
 DEV_STAMP := $(VENV)/.dev-installed
 ENGINE_STAMP := local/node_modules/.installed
+DYNAMODB_LOCAL := local/dynamodb-local
+DYNAMODB_LOCAL_STAMP := $(DYNAMODB_LOCAL)/lib/.installed
+DYNAMODB_LOCAL_PORT ?= 8001
 
 # A DynamoDB endpoint of the user's makes the embedded engine, and npm with it, needless.
 RUN_ENGINE := $(if $(AWS_ENDPOINT_URL_DYNAMODB),,$(ENGINE_STAMP))
@@ -25,16 +28,34 @@ endif
 # Any non-empty FULL, as in FULL=1, asks for the same tests at full size.
 FULL ?=
 
+# Settings of make chaos; docs/chaos.md says what they do.
+CHAOS_OPTIONS = $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ORDERS),--orders $(ORDERS)) $(if $(SEED),--seed $(SEED)) \
+  $(if $(OUT),--out $(OUT))
+
+# Settings of make simulate; docs/simulation.md says what they do.
+SIMULATE_OPTIONS = $(if $(SEED),--seed $(SEED)) $(if $(N),--schedules $(N)) $(if $(FROM),--first $(FROM)) $(if $(BUG),--bug $(BUG))
+
+# Settings of make bench, each as in OUT=docs/benchmarks; docs/performance.md says what they do.
+BENCH_OPTIONS = $(if $(QUICK),--quick) $(if $(CHECK),--check) $(if $(ONLY),--only $(ONLY)) $(if $(SECONDS),--seconds $(SECONDS)) \
+  $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(GROWTH),--growth $(GROWTH)) $(if $(OUT),--out $(OUT))
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test test-unit test-integration test-faults test-install check format venv clean
+.PHONY: help run ops audit test test-unit test-integration test-faults test-dynamodb-local test-install simulate chaos bench profile \
+  dynamodb-local check format venv clean
 
 help: ## Show this help
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(RUN_STAMP) $(RUN_ENGINE) ## Start everything on this machine; Ctrl-C stops it
 	@exec $(BIN)/python -m local.run
+
+ops: $(RUN_STAMP) ## Operators' commands on what make run started: make ops ARGS="parked list"
+	@exec $(BIN)/python -m local.ops $(ARGS)
+
+audit: $(RUN_STAMP) ## Decide what make run recorded again, and compare; options in ARGS
+	@exec $(BIN)/python -m local.ops audit $(ARGS)
 
 test: test-unit test-integration ## Run all tests: unit, then integration and end to end
 
@@ -47,14 +68,32 @@ test-integration: $(DEV_STAMP) $(ENGINE_STAMP) ## Run the tests on real engines 
 test-faults: $(DEV_STAMP) $(ENGINE_STAMP) ## Run those and the slow ones; FULL=1 makes them full size
 	@FULL_SIZE=$(if $(FULL),1,) $(PYTEST) -m "integration or fault"
 
+test-dynamodb-local: $(DEV_STAMP) $(ENGINE_STAMP) $(DYNAMODB_LOCAL_STAMP) ## Run test-integration on AWS's DynamoDB Local
+	@DYNAMODB_ENGINE=dynamodb-local $(PYTEST) -m "(integration or fault) and not slow"
+
+simulate: $(DEV_STAMP) ## Run N=10000 simulated schedules, from seed FROM=0; SEED=123 replays one with its trace
+	@$(BIN)/python -m tests.simulation $(SIMULATE_OPTIONS)
+
+chaos: $(DEV_STAMP) $(ENGINE_STAMP) ## Load with faults, then judgement, a minute; ORDERS=100000, SECONDS=, SEED=, OUT=
+	@$(BIN)/python -m tests.chaos.run $(CHAOS_OPTIONS)
+
+bench: $(DEV_STAMP) $(ENGINE_STAMP) ## Measure against the yardsticks; QUICK=1 shorter, CHECK=1 fails below a threshold
+	@$(BIN)/python -m bench $(BENCH_OPTIONS)
+
+profile: $(DEV_STAMP) $(ENGINE_STAMP) ## Record where API and worker spend their time (.bench/profiles)
+	@$(BIN)/python -m bench.profile
+
 test-install: $(VENV_STAMP) ## See that the pinned runtime alone can start every process
 	@rm -rf $(VENV)/runtime-only
 	@$(BIN)/python -m venv $(VENV)/runtime-only
 	@$(VENV)/runtime-only/bin/python -m pip --disable-pip-version-check --quiet install -r requirements.txt
 	@AWS_DEFAULT_REGION=us-east-1 $(VENV)/runtime-only/bin/python -c 'import api.wsgi, gunicorn.workers.gthread; \
-	  import worker.app, worker.sweeper, flower.command, shared.order_store.create_table; \
+	  import worker.app, worker.sweeper, flower.command, ops.__main__, shared.order_store.create_table; \
 	  worker.app.app.connection_for_read().transport'
 	@rm -rf $(VENV)/runtime-only
+
+dynamodb-local: $(DYNAMODB_LOCAL_STAMP) ## Start AWS's DynamoDB Local on DYNAMODB_LOCAL_PORT, 8001; Ctrl-C stops it
+	@exec $(PYTHON) -m local.dynamodb_local $(DYNAMODB_LOCAL_PORT) .data/dynamodb-local
 
 check: $(DEV_STAMP) ## Check format, lint, types and import rules
 	@$(BIN)/ruff format --check .
@@ -69,7 +108,7 @@ format: $(DEV_STAMP) ## Format the code and mend what the linter can
 venv: $(DEV_STAMP) ## Build .venv with everything for development
 
 clean: ## Remove what make built (never the data in .data)
-	@rm -rf $(VENV) local/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) local/node_modules $(DYNAMODB_LOCAL)/lib .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV_STAMP):
@@ -104,3 +143,16 @@ $(ENGINE_STAMP): local/package.json local/package-lock.json
 	@echo "Installing the embedded DynamoDB engine"
 	@npm ci --prefix local --prefer-offline --no-audit --no-fund --loglevel=error
 	@mkdir -p $(@D) && touch $@
+
+$(DYNAMODB_LOCAL_STAMP): $(DYNAMODB_LOCAL)/pom.xml
+	@command -v java >/dev/null 2>&1 && command -v mvn >/dev/null 2>&1 || { \
+	  echo "DynamoDB Local needs Java 17 or newer and Maven: java or mvn is not on PATH." >&2; \
+	  exit 1; }
+	@version=$$(java -XshowSettings:properties -version 2>&1 | sed -n 's/.*java.specification.version = //p'); \
+	  test "$${version%%.*}" -ge 17 || { \
+	  echo "DynamoDB Local needs Java 17 or newer; java is $$version." >&2; \
+	  exit 1; }
+	@echo "Installing DynamoDB Local"
+	@rm -rf $(@D)
+	@mvn --batch-mode --quiet -Dstyle.color=never --file $< process-resources
+	@touch $@

@@ -34,6 +34,11 @@ def flower(port: int) -> list[str]:
     return _celery("flower", "--address=127.0.0.1", f"--port={port}", "--logging=warning")
 
 
+def ops(*arguments: str) -> list[str]:
+    """One of the operators' commands."""
+    return _module("ops", *arguments)
+
+
 def _celery(*arguments: str) -> list[str]:
     return _module("celery", "--app=worker.app", "--quiet", *arguments)
 

@@ -55,11 +55,12 @@ def show_order(recorded: RecordedOrder) -> dict[str, Any]:
 
 def show_unreadable(order: UnreadableOrder) -> dict[str, Any]:
     """What can be said of an order whose item is damaged."""
+    status = OrderStatus.PENDING if order.is_pending else order.status or OrderStatus.FAILED
     return {
         "id": order.id,
         "account_id": order.account_id,
-        "status": OrderStatus.PENDING if order.is_pending else OrderStatus.FAILED,
-        "failure": order.reason,
+        "status": status,
+        "failure": order.failure or order.reason,
     }
 
 

@@ -40,6 +40,11 @@ class Settings(BaseSettings):
     body_bytes_max: Annotated[int, Field(ge=1024, le=10_000_000)] = 65_536
     accept_seconds_max: Seconds = 2.5
     """A POST is answered within this time, if need be with 503."""
+    request_seconds_max: Seconds = 10.0
+    """A request has to arrive whole within this time."""
+    drain_seconds: Annotated[float, Field(ge=0, le=300)] = 5.0
+    """How long a stopping API says so on ``/readyz`` and serves on; longer than a balancer needs to
+    see it."""
 
     worker_processes: Count = 2
     """Child processes of one worker."""

@@ -31,6 +31,8 @@ _PUBLISH_ATTEMPTS_AGAIN: Final = 1
 _PUBLISH_SOCKET_SECONDS: Final = 0.7
 _WORKER_SOCKET_SECONDS: Final = 5.0
 _WORKER_CONNECTIONS: Final = 10
+_PROBE_KEY: Final = "orders:probe"
+_PROBE_MILLISECONDS: Final = 1000
 
 
 class QueueUnavailable(Exception):
@@ -157,6 +159,14 @@ class TaskQueue:
             return datetime.fromisoformat(json.loads(raw)["headers"][_ENQUEUED_AT])
         except (ValueError, KeyError, TypeError) as error:
             raise QueueUnavailable(f"the next message is none of ours: {error!r}") from error
+
+    def check(self) -> None:
+        """See that the broker takes writes: a full or a read-only one still answers reads.
+
+        Raises:
+            QueueUnavailable: it does not answer, or takes no messages.
+        """
+        self._ask(lambda redis: redis.set(_PROBE_KEY, "", px=_PROBE_MILLISECONDS))
 
     def depth(self) -> int:
         """Messages that wait (raises ``QueueUnavailable``)."""

@@ -175,7 +175,7 @@ class Settler:
         except UnreadableItem as error:
             self._give_up_on_account(account_id, named, str(error), work)
             return None
-        decided, after, blocked = self._decide_all(recorded.account, queue)
+        decided, after, blocked = self._decide_all(recorded.account, queue, work.suspect)
         if blocked:
             # The sweeper brings it back; what comes after it has to wait, for sequence's sake.
             work.waiting[account_id] &= {order.order_id for order in decided}
@@ -220,12 +220,14 @@ class Settler:
         return replace(recorded, account=account)
 
     def _decide_all(
-        self, account: Account, queue: Sequence[Undecided]
+        self, account: Account, queue: Sequence[Undecided], suspect: bool
     ) -> tuple[list[DecidedOrder], Account, bool]:
         """Decide ``queue`` in sequence; the last value tells that an order blocks the rest."""
         decided: list[DecidedOrder] = []
         for undecided in queue:
-            if undecided.attempts >= self._attempts_max:
+            # A damaged item is as damaged at the next attempt: the first one is enough.
+            is_hopeless = suspect and isinstance(undecided, UnreadableOrder)
+            if is_hopeless or undecided.attempts >= self._attempts_max:
                 decided.append(_parked(account, undecided))
                 continue
             if isinstance(undecided, UnreadableOrder):
@@ -332,14 +334,13 @@ def _strike_off(work: _Work, settlement: Settlement) -> None:
 
 
 def _parked(account: Account, undecided: Undecided) -> DecidedOrder:
-    order = undecided.order if isinstance(undecided, RecordedOrder) else None
-    reason = (
-        undecided.reason
-        if isinstance(undecided, UnreadableOrder)
-        else "the worker failed or died whenever it tried to decide it"
-    )
+    if isinstance(undecided, UnreadableOrder):
+        failure = f"parked: {undecided.reason}"
+        return DecidedOrder(account.id, undecided.id, None, park(account), failure)
+    order = undecided.order
+    reason = "the worker failed or died whenever it tried to decide it"
     failure = f"parked after {undecided.attempts} attempts: {reason}"
-    return DecidedOrder(account.id, _id_of(undecided), order, park(account), failure)
+    return DecidedOrder(account.id, order.id, order, park(account), failure)
 
 
 def _answer(settlement: Settlement, decided: DecidedOrder, order: Order) -> bytes:

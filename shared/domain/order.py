@@ -41,8 +41,9 @@ TRANSITIONS: Final[dict[OrderStatus, frozenset[OrderStatus]]] = {
             OrderStatus.FAILED,
         }
     ),
-    # A parked order can be replayed by an operator; nothing else ever leaves a decided state.
-    OrderStatus.FAILED: frozenset({OrderStatus.PENDING}),
+    # A parked order can be replayed or cancelled by an operator; nothing else ever leaves a
+    # decided state.
+    OrderStatus.FAILED: frozenset({OrderStatus.PENDING, OrderStatus.CANCELLED}),
     OrderStatus.EXECUTED: frozenset(),
     OrderStatus.REJECTED: frozenset(),
     OrderStatus.CANCELLED: frozenset(),

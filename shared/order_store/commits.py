@@ -7,6 +7,7 @@ effect once: whoever decided on an older state is refused and has to look again.
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
+from uuid import uuid4
 
 from shared.domain.account import Account
 from shared.domain.decision import Decision
@@ -24,8 +25,8 @@ from shared.order_store.gateway import (
     Gateway,
     TransactionCancelled,
 )
-from shared.order_store.keys import SHARD
-from shared.order_store.records import Balance, DecidedOrder, Settlement
+from shared.order_store.keys import PARKED_SHARD, SHARD
+from shared.order_store.records import Balance, DecidedOrder, RecordedAccount, Settlement
 
 RECENT_INLINE_MAX: Final = 256
 """Executed operations in the account's own item; more are written apart, one item each."""
@@ -51,6 +52,15 @@ _ORDER_BYTES: Final = 3072
 # Nobody decides an order twice: every write to one asks for this.
 _IS_PENDING: Final = "#status = :pending"
 _PENDING: Final = {":pending": items.text(OrderStatus.PENDING)}
+
+_IS_VERSION: Final = "#decided = :version"
+
+# What is read as ``:before``: a damaged count is none, one between two numbers is the larger.
+_IS_COUNT: Final = "#attempts <= :before AND #attempts > :less"
+_IS_NO_COUNT: Final = (
+    "( attribute_not_exists(#attempts) OR NOT attribute_type(#attempts, :number)"
+    " OR #attempts <= :before )"
+)
 
 
 class CommitConflict(Exception):
@@ -135,21 +145,89 @@ def park_unreadable_account(
 ) -> bool:
     """Park an order whose account cannot be read; the account is left alone for its repair.
 
+    The order gets no place in the sequence. So it is taken out of the accepted ones: accepted less
+    decided stays the number of undecided orders. Where the head is gone or damaged too, the order
+    is parked alone, and the head's repair has to count anew.
+
     Returns False if the order is decided already.
+
+    Raises:
+        StoreRefused: DynamoDB calls the update invalid.
+        StoreUnavailable: not parked, as far as is known.
     """
-    action = update_action(
+    order = update_action(
         gateway.table_name,
         keys.order_key(account_id, order_id),
         set_={
             "status": items.text(OrderStatus.FAILED),
             "decided_at": items.instant(decided_at),
             "failure": items.text(failure[:FAILURE_LENGTH_MAX]),
+            SHARD: items.text(PARKED_SHARD),
         },
+        condition=_IS_PENDING,
+        condition_values=_PENDING,
+    )
+    head = update_action(
+        gateway.table_name,
+        keys.head_key(account_id),
+        set_={},
+        add={"accepted": items.number(-1)},
+        condition="#accepted >= :one",
+        condition_values={":one": items.number(1)},
+    )
+    try:
+        gateway.transact([{"Update": order}, {"Update": head}], token=str(uuid4()))
+    except (TransactionCancelled, StoreRefused):
+        # Decided already, or there is no head to count in: the order itself tells which.
+        return _update(gateway, order)
+    return True
+
+
+def cancel_pending(
+    gateway: Gateway, before: RecordedAccount, order_id: str, decided_at: datetime
+) -> None:
+    """Cancel a pending order as its account's next decision; the order's item may be damaged.
+
+    ``decided_through`` stays: orders before this one may be undecided still.
+
+    Raises:
+        CommitConflict: the account or the order changed since they were read.
+        StoreRefused: DynamoDB calls an action invalid; nothing was written.
+        StoreOutcomeUnknown: the answer was lost; read again to see what was written.
+        StoreUnavailable: nothing was written.
+    """
+    account = before.account
+    decision = Decision(OrderStatus.CANCELLED, (), account.cash, account.positions)
+    count = update_action(
+        gateway.table_name,
+        keys.account_key(account.id),
+        set_={"decided": items.number(before.decided + 1)},
+        condition=_IS_VERSION,
+        condition_values={":version": items.number(before.decided)},
+    )
+    order = update_action(
+        gateway.table_name,
+        keys.order_key(account.id, order_id),
+        set_=_decision_of(decision, None, decided_at, before.decided + 1),
         remove=[SHARD],
         condition=_IS_PENDING,
         condition_values=_PENDING,
     )
-    return _update(gateway, action)
+    try:
+        gateway.transact([{"Update": count}, {"Update": order}], token=str(uuid4()))
+    except TransactionCancelled as cancelled:
+        refuse_invalid(cancelled)
+        raise CommitConflict({account.id}) from cancelled
+
+
+def refuse_invalid(cancelled: TransactionCancelled) -> None:
+    """Let pass what was cancelled by conditions alone.
+
+    Raises:
+        StoreRefused: DynamoDB calls an action invalid.
+    """
+    if any(not reason.is_condition for reason in cancelled.refused.values()):
+        raise StoreRefused(str(cancelled)) from cancelled
 
 
 def balance_after(decision: Decision, issuer_name: str | None) -> Balance:
@@ -195,7 +273,7 @@ def _account_update(
         table_name,
         keys.account_key(after.id),
         set_=changes,
-        condition="#decided = :version",
+        condition=_IS_VERSION,
         condition_values={":version": items.number(before.decided)},
     )
 
@@ -215,25 +293,35 @@ def _order_update(
 ) -> dict[str, Any]:
     decision = decided.decision
     issuer_name = decided.order.issuer_name if decided.order else None
-    changes: dict[str, dict[str, Any]] = {
-        "status": items.text(decision.status),
-        "decided_at": items.instant(settlement.decided_at),
-        "sequence": items.number(sequence),
-        "rules": items.text(settlement.rules),
-        "balance": items.write_balance(balance_after(decision, issuer_name)),
-    }
+    changes = _decision_of(decision, issuer_name, settlement.decided_at, sequence)
+    changes["rules"] = items.text(settlement.rules)
     if decision.business_errors:
         changes["business_errors"] = {"L": [items.text(code) for code in decision.business_errors]}
     if decided.failure is not None:
         changes["failure"] = items.text(decided.failure[:FAILURE_LENGTH_MAX])
+    is_parked = decision.status is OrderStatus.FAILED
+    if is_parked:
+        changes[SHARD] = items.text(PARKED_SHARD)
     return update_action(
         table_name,
         keys.order_key(decided.account_id, decided.order_id),
         set_=changes,
-        remove=[SHARD],
+        remove=() if is_parked else [SHARD],
         condition=_IS_PENDING,
         condition_values=_PENDING,
     )
+
+
+def _decision_of(
+    decision: Decision, issuer_name: str | None, decided_at: datetime, sequence: int
+) -> dict[str, dict[str, Any]]:
+    """The attributes that every decided order has."""
+    return {
+        "status": items.text(decision.status),
+        "decided_at": items.instant(decided_at),
+        "sequence": items.number(sequence),
+        "balance": items.write_balance(balance_after(decision, issuer_name)),
+    }
 
 
 def _place_recent(
@@ -269,13 +357,16 @@ def _bytes_of(settlement: Settlement) -> int:
 def _set_attempts(
     gateway: Gateway, account_id: int, order_id: str, before: int, after: int
 ) -> bool:
-    unset = "attribute_not_exists(#attempts) OR " if before == 0 else ""
+    if before == 0:
+        is_count, values = _IS_NO_COUNT, {":number": items.text("N")}
+    else:
+        is_count, values = _IS_COUNT, {":less": items.number(before - 1)}
     action = update_action(
         gateway.table_name,
         keys.order_key(account_id, order_id),
         set_={"attempts": items.number(after)},
-        condition=f"{_IS_PENDING} AND ( {unset}#attempts = :before )",
-        condition_values={**_PENDING, ":before": items.number(before)},
+        condition=f"{_IS_PENDING} AND {is_count}",
+        condition_values={**_PENDING, ":before": items.number(before), **values},
     )
     return _update(gateway, action)
 

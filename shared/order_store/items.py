@@ -4,10 +4,11 @@ Written by hand for the few shapes that there are: boto3's generic serialiser co
 the rest of a decision.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from shared.domain.account import Account, Position
 from shared.domain.money import plain
@@ -20,11 +21,15 @@ from shared.order_store.records import (
     Balance,
     Head,
     IdempotencyClaim,
+    ParkedOrder,
+    Parking,
     RecordedAccount,
     RecordedOrder,
     Remembered,
     UnreadableOrder,
 )
+
+T = TypeVar("T")
 
 Value = dict[str, Any]
 
@@ -72,8 +77,55 @@ def read_order(item: Item) -> RecordedOrder | UnreadableOrder:
             order_id,
             reason=f"its item cannot be read: {error!r}",
             is_pending=item.get("status") == text(OrderStatus.PENDING),
-            attempts=_attempts_of_unreadable(item),
+            attempts=_attempts(item),
+            status=read_status(item),
+            failure=_text(item, "failure"),
         )
+
+
+def read_status(item: Item) -> OrderStatus | None:
+    """Read an order's status, or None where it is none that this code writes."""
+    try:
+        return OrderStatus(item["status"]["S"])
+    except _UNREADABLE:
+        return None
+
+
+def read_parked(item: Item) -> ParkedOrder:
+    """Read a parked order's item as far as it goes."""
+    account_id, order_id = keys.order_of(item)
+    read = read_order(item)
+    return ParkedOrder(
+        account_id,
+        order_id,
+        parking=_or(None, read_parking, item),
+        attempts=read.attempts,
+        earlier=_or((), _read_parkings, item),
+        order=read.order if isinstance(read, RecordedOrder) else None,
+        problem=read.reason if isinstance(read, UnreadableOrder) else None,
+        item=item,
+    )
+
+
+def write_parkings(parkings: Sequence[Parking]) -> Value:
+    """Write an order's earlier parkings as a list of maps."""
+    return {"L": [_write_parking(parking) for parking in parkings]}
+
+
+def read_parking(item: Item) -> Parking:
+    """Read how the order of ``item`` is parked now; the rest of the item may be damaged.
+
+    Raises:
+        UnreadableItem: not even that has the shape that this code writes.
+    """
+    try:
+        return Parking(
+            at=_moment(item["decided_at"]),
+            failure=item["failure"]["S"],
+            sequence=_int(item, "sequence") or None,
+        )
+    except _UNREADABLE as error:
+        raise UnreadableItem(f"{item.get(keys.SK)}: {error!r}") from error
 
 
 def new_account_item(account: Account, mark: str) -> Item:
@@ -86,6 +138,8 @@ def new_account_item(account: Account, mark: str) -> Item:
         "recent": {"M": {}},
         "decided": number(0),
         "mark": text(mark),
+        # Never changed: with it, all that became of the account can be reckoned again.
+        "opening_cash": number(account.cash),
     }
 
 
@@ -155,7 +209,7 @@ def read_recent(item: Item) -> datetime:
         UnreadableItem: it does not have the shape that this code writes.
     """
     try:
-        return datetime.fromisoformat(item["executed_at"]["S"])
+        return _moment(item["executed_at"])
     except _UNREADABLE as error:
         raise UnreadableItem(f"{item.get(keys.PK)}: {error!r}") from error
 
@@ -189,37 +243,65 @@ def _read_order(item: Item, account_id: int, order_id: str) -> RecordedOrder:
         issuer_name=item["issuer_name"]["S"],
         total_shares=int(item["total_shares"]["N"]),
         share_price=Decimal(item["share_price"]["N"]),
-        timestamp=datetime.fromisoformat(item["timestamp"]["S"]),
-        received_at=datetime.fromisoformat(item["received_at"]["S"]),
+        timestamp=_moment(item["timestamp"]),
+        received_at=_moment(item["received_at"]),
     )
     status = OrderStatus(item["status"]["S"])
-    attempts = _int(item, "attempts")
+    attempts = _attempts(item)
+    parked = _read_parkings(item)
     if status is OrderStatus.PENDING:
-        return RecordedOrder(order, status, attempts=attempts)
+        return RecordedOrder(order, status, attempts=attempts, parked=parked)
     return RecordedOrder(
         order,
         status,
         business_errors=tuple(
             BusinessError(code["S"]) for code in item.get("business_errors", {"L": []})["L"]
         ),
-        decided_at=datetime.fromisoformat(item["decided_at"]["S"]),
+        decided_at=_moment(item["decided_at"]),
         sequence=_int(item, "sequence") or None,
         balance=_read_balance(item["balance"]) if "balance" in item else None,
         rules=item["rules"]["S"] if "rules" in item else None,
         failure=item["failure"]["S"] if "failure" in item else None,
         attempts=attempts,
+        parked=parked,
+    )
+
+
+def _or(otherwise: T, read: Callable[[Item], T], item: Item) -> T:
+    try:
+        return read(item)
+    except (*_UNREADABLE, UnreadableItem):
+        return otherwise
+
+
+def _write_parking(parking: Parking) -> Value:
+    value = {"at": instant(parking.at), "failure": text(parking.failure)}
+    if parking.sequence is not None:
+        value["sequence"] = number(parking.sequence)
+    return {"M": value}
+
+
+def _read_parkings(item: Item) -> tuple[Parking, ...]:
+    if "parked" not in item:
+        return ()
+    return tuple(
+        Parking(
+            at=_moment(parking["M"]["at"]),
+            failure=parking["M"]["failure"]["S"],
+            sequence=_int(parking["M"], "sequence") or None,
+        )
+        for parking in item["parked"]["L"]
     )
 
 
 def _read_account(item: Item) -> RecordedAccount:
     recent = {
-        keys.read_operation(operation): datetime.fromisoformat(at["S"])
-        for operation, at in item["recent"]["M"].items()
+        keys.read_operation(operation): _moment(at) for operation, at in item["recent"]["M"].items()
     }
     account = Account(
         id=keys.account_of(item),
         cash=Decimal(item["cash"]["N"]),
-        opened_at=datetime.fromisoformat(item["opened_at"]["S"]),
+        opened_at=_moment(item["opened_at"]),
         positions=_read_positions(item["positions"]),
         last_executed_at=_instant(item, "last_executed_at"),
         recent=recent,
@@ -230,6 +312,7 @@ def _read_account(item: Item) -> RecordedAccount:
         decided_through=item.get("decided_through", text(NO_ORDER_ID))["S"],
         overflow_until=_instant(item, "overflow_until"),
         inline=frozenset(recent),
+        opening_cash=Decimal(item["opening_cash"]["N"]) if "opening_cash" in item else None,
     )
 
 
@@ -249,15 +332,29 @@ def _read_balance(value: Value) -> Balance:
     )
 
 
+def _moment(value: Value) -> datetime:
+    """Read what ``instant`` wrote; without an offset it could be compared with nothing."""
+    moment = datetime.fromisoformat(value["S"])
+    if moment.tzinfo is None:
+        raise ValueError(f"{value['S']!r} has no offset from UTC")
+    return moment
+
+
 def _instant(item: Item, name: str) -> datetime | None:
-    return datetime.fromisoformat(item[name]["S"]) if name in item else None
+    return _moment(item[name]) if name in item else None
 
 
-def _attempts_of_unreadable(item: Item) -> int:
+def _attempts(item: Item) -> int:
+    """The count of attempts: if it is damaged it starts anew, and spoils no order."""
     try:
-        return _int(item, "attempts")
+        return max(0, math.ceil(Decimal(item["attempts"]["N"])))
     except _UNREADABLE:
         return 0
+
+
+def _text(item: Item, name: str) -> str | None:
+    value = item.get(name, {}).get("S")
+    return value if isinstance(value, str) else None
 
 
 def _int(item: Item, name: str) -> int:

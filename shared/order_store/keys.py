@@ -20,11 +20,14 @@ PK: Final = "pk"
 SK: Final = "sk"
 
 SHARD: Final = "undecided_shard"
-"""Only undecided orders have this attribute: the index on it is sparse."""
+"""Only undecided and parked orders have this attribute: the index on it is sparse."""
 
 UNDECIDED_INDEX: Final = "undecided"
 UNDECIDED_SHARDS: Final = 16
 """Partitions of the index (1,000 writes a second each, AWS limit)."""
+
+PARKED_SHARD: Final = "parked"
+"""Where the index holds parked orders: apart from the shards that the sweeper reads."""
 
 EXPIRES_AT: Final = "expires_at"
 """The table's TTL attribute, in Unix seconds."""
@@ -101,6 +104,23 @@ def account_of(item: Item) -> int:
 def operation_of(item: Item) -> OperationKey:
     """The operation of an executed one that was written apart from its account."""
     return read_operation(item[SK]["S"].removeprefix(_RECENT))
+
+
+def is_order(item: Item) -> bool:
+    """Tell whether ``item`` is an order."""
+    return bool(item[SK]["S"].startswith(_ORDER))
+
+
+def is_recent(item: Item) -> bool:
+    """Tell whether ``item`` is an executed operation that was written apart from its account."""
+    return bool(item[SK]["S"].startswith(_RECENT))
+
+
+def account_id_of(item: Item) -> int | None:
+    """Account id of any item that may belong to an account, None where it does not."""
+    text = item[PK]["S"].removeprefix(_ACCOUNT)
+    is_id = text.isascii() and text.isdigit() and not text.startswith("0")
+    return int(text) if is_id and item[PK]["S"].startswith(_ACCOUNT) else None
 
 
 def is_idempotency(item: Item) -> bool:

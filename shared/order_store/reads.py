@@ -1,23 +1,30 @@
 """Reading accounts and orders, consistently (all but the index of undecided orders)."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from shared.domain.order import OperationKey
+from shared.domain.order import OperationKey, OrderStatus
 from shared.ids import OrderRef, first_id_at
 from shared.order_store import items, keys
 from shared.order_store.errors import UnreadableItem
-from shared.order_store.gateway import Gateway
+from shared.order_store.gateway import BATCH_GET_KEYS_MAX, Gateway, chunks
 from shared.order_store.keys import (
     ACCOUNT_KIND,
     HEAD_KIND,
+    PARKED_SHARD,
     SHARD,
     UNDECIDED_INDEX,
     UNDECIDED_SHARDS,
 )
-from shared.order_store.records import Head, RecordedAccount, RecordedOrder, UnreadableOrder
+from shared.order_store.records import (
+    Head,
+    ParkedOrder,
+    RecordedAccount,
+    RecordedOrder,
+    UnreadableOrder,
+)
 
 PAGE_ORDERS_MAX: Final = 500
 """Index entries read at once by the sweep."""
@@ -130,6 +137,37 @@ def undecided_before(gateway: Gateway, instant: datetime) -> Iterator[OrderRef]:
         )
         for page in pages:
             yield from map(keys.order_of, page)
+
+
+def parked_orders(gateway: Gateway, account_id: int | None = None) -> Iterator[ParkedOrder]:
+    """Stream the parked orders (of one account, if given), oldest first.
+
+    The index that names them follows the table after a moment, so each is read again,
+    consistently: what is no longer parked is left out; what was parked just now may be missing.
+
+    Raises:
+        StoreUnavailable: no answer in time.
+    """
+    pages = _pages(
+        gateway,
+        IndexName=UNDECIDED_INDEX,
+        KeyConditionExpression="#shard = :shard",
+        ExpressionAttributeNames={"#shard": SHARD},
+        ExpressionAttributeValues={":shard": items.text(PARKED_SHARD)},
+        Limit=PAGE_ORDERS_MAX,
+    )
+    for page in pages:
+        refs = [keys.order_of(entry) for entry in page]
+        wanted = [ref for ref in refs if account_id in (None, ref[0])]
+        for named in chunks(wanted, BATCH_GET_KEYS_MAX):
+            yield from _parked_of(gateway, named)
+
+
+def _parked_of(gateway: Gateway, refs: Sequence[OrderRef]) -> list[ParkedOrder]:
+    found = gateway.batch_get([keys.order_key(*ref) for ref in refs])
+    parked = [item for item in found if items.read_status(item) is OrderStatus.FAILED]
+    # One batch is read in no particular order.
+    return sorted(map(items.read_parked, parked), key=lambda order: order.id)
 
 
 def is_undecided(order: RecordedOrder | UnreadableOrder) -> bool:

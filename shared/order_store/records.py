@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 from shared.domain.account import Account, Position
 from shared.domain.decision import Decision
@@ -59,8 +60,23 @@ class Balance:
 
 
 @dataclass(frozen=True, slots=True)
+class Parking:
+    """That an order was parked: when, why, and its place in the account's decisions.
+
+    ``sequence`` is None where it was parked without its account, which could not be read.
+    """
+
+    at: datetime
+    failure: str
+    sequence: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RecordedOrder:
-    """An order and what is known of it. ``sequence`` counts the account's decisions from 1."""
+    """An order and what is known of it. ``sequence`` counts the account's decisions from 1.
+
+    ``parked`` are its earlier parkings, the oldest first: those after which it was replayed.
+    """
 
     order: Order
     status: OrderStatus
@@ -71,17 +87,41 @@ class RecordedOrder:
     rules: str | None = None
     failure: str | None = None
     attempts: int = 0
+    parked: tuple[Parking, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class UnreadableOrder:
-    """An order's item that this code cannot read; it can still be parked by its key."""
+    """An order's item that this code cannot read; it can still be parked by its key.
+
+    ``status`` and ``failure`` are the stored ones, None where they are damaged or not there.
+    """
 
     account_id: int
     id: str
     reason: str
     is_pending: bool
     attempts: int
+    status: OrderStatus | None = None
+    failure: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedOrder:
+    """A parked order, as far as it can be read; ``item`` is all that is stored of it.
+
+    ``parking`` is None where not even the parking can be read. ``order`` is None, and ``problem``
+    says why, where the item cannot be read as an order.
+    """
+
+    account_id: int
+    id: str
+    parking: Parking | None
+    attempts: int
+    earlier: tuple[Parking, ...]
+    order: Order | None
+    problem: str | None
+    item: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +131,8 @@ class RecordedAccount:
     ``decided`` counts its decided orders: it is the version that every commit is conditional on.
     All its orders up to ``decided_through`` are decided. ``overflow_until`` is set while executed
     operations up to that instant are written apart (there were more than the item should hold);
-    ``inline`` are those that stand in the account's own item.
+    ``inline`` are those that stand in the account's own item. ``opening_cash`` is None for an
+    account that was opened before it was kept.
     """
 
     account: Account
@@ -99,6 +140,7 @@ class RecordedAccount:
     decided_through: str = NO_ORDER_ID
     overflow_until: datetime | None = None
     inline: frozenset[OperationKey] = field(default_factory=frozenset)
+    opening_cash: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)

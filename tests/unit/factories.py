@@ -169,7 +169,7 @@ def moto_client() -> "Iterator[DynamoDBClient]":
 
 def new_table(client: "DynamoDBClient") -> Gateway:
     """A gateway to an empty table of its own."""
-    name = f"orders-{next(_table_numbers)}"
+    name = f"table-{next(_table_numbers)}"
     client.create_table(**table_definition(name))
     return Gateway(client, name, sleep=lambda _: None)
 
@@ -222,7 +222,7 @@ def everything(gateway: Gateway) -> list[Item]:
         answer: Any = gateway._client.scan(TableName=gateway.table_name, **start)
         items += answer["Items"]
         if "LastEvaluatedKey" not in answer:
-            return sorted(items, key=repr)
+            return sorted(items, key=lambda item: (item["pk"]["S"], item["sk"]["S"]))
         start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
 
 

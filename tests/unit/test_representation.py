@@ -132,6 +132,20 @@ def test_an_unreadable_order_shows_what_is_known(is_pending: bool, status: str) 
     }
 
 
+def test_an_unreadable_order_that_was_parked_shows_why() -> None:
+    order = UnreadableOrder(
+        7, "x", "damaged", is_pending=False, attempts=5, status=OrderStatus.FAILED, failure="parked"
+    )
+    shown = show_unreadable(order)
+    assert (shown["status"], shown["failure"]) == ("failed", "parked")
+
+
+@pytest.mark.parametrize("status", [OrderStatus.CANCELLED, OrderStatus.EXECUTED])
+def test_an_unreadable_order_shows_its_own_status(status: OrderStatus) -> None:
+    order = UnreadableOrder(7, "x", "damaged", is_pending=False, attempts=0, status=status)
+    assert show_unreadable(order)["status"] == status
+
+
 def test_a_committed_decision_is_shown_without_reading_it_again() -> None:
     order = make_order("BUY", "AAPL", 2, "10")
     settlement = make_settlement(make_recorded_account(make_account("100")), [order])

@@ -4,12 +4,15 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
+from uuid import uuid4
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
+from shared.domain.account import Account
+from shared.domain.decision import Decision, Rules, decide
 from shared.domain.order import Order, OrderStatus
-from shared.order_store import commits, items, keys
+from shared.order_store import commits, keys, parking
 from shared.order_store.commits import SETTLEMENT_ORDERS_MAX
 from shared.order_store.errors import (
     StoreOutcomeUnknown,
@@ -62,6 +65,20 @@ ATTEMPTS_MAX = 3
 @pytest.fixture
 def gateway(client: "DynamoDBClient") -> HookedGateway:
     return HookedGateway(new_table(client))
+
+
+@pytest.fixture
+def undecidable(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Ids of orders on which the rules fail."""
+    order_ids: set[str] = set()
+
+    def decide_or_fail(account: Account, order: Order, rules: Rules) -> tuple[Account, Decision]:
+        if order.id in order_ids:
+            raise ArithmeticError("more than can be reckoned with")
+        return decide(account, order, rules)
+
+    monkeypatch.setattr("worker.processing.decide", decide_or_fail)
+    return order_ids
 
 
 def fail_with(error: Exception) -> Callable[[], None]:
@@ -206,8 +223,7 @@ def test_a_replayed_order_is_decided_though_later_ones_are(gateway: HookedGatewa
     settler = make_settler(gateway, attempts_max=ATTEMPTS_MAX)
     settler.settle([ref(second)])
     assert statuses(gateway, [first, second]) == ["failed", "executed"]
-    for name, value in (("status", items.text("pending")), ("attempts", items.number(0))):
-        overwrite(gateway, keys.order_key(*ref(first)), name, value)
+    parking.replay(gateway, ref(first))
     settler.settle([ref(first)])
     assert statuses(gateway, [first]) == ["executed"]
     assert stored_account(gateway).decided_through == second.id
@@ -285,7 +301,7 @@ def test_an_order_is_decided_on_what_another_worker_left(gateway: HookedGateway)
 
     def decide_first_alone() -> None:
         settlement = make_settlement(stored_account(gateway), [first])
-        commits.commit(new_gateway(gateway), [settlement], token="other")
+        commits.commit(new_gateway(gateway), [settlement], token=str(uuid4()))
 
     gateway.before.append(decide_first_alone)
     gateway.transactions = 0
@@ -301,7 +317,7 @@ def test_a_conflict_of_one_account_does_not_hold_up_the_others(gateway: HookedGa
 
     def decide_contended() -> None:
         settlement = make_settlement(stored_account(gateway), [contended])
-        commits.commit(new_gateway(gateway), [settlement], token="other")
+        commits.commit(new_gateway(gateway), [settlement], token=str(uuid4()))
 
     def sound_is_decided() -> None:
         assert statuses(gateway, [sound]) == ["pending"]
@@ -398,30 +414,62 @@ def test_a_message_for_an_unreadable_order_alone_is_over_after_one_look(
     assert (counting.batches, counting.transactions) == (1, 0)
 
 
-def test_an_unreadable_order_is_parked_after_its_attempts_and_the_following_go_on(
+def test_an_unreadable_order_is_parked_as_soon_as_it_is_suspect_and_the_following_go_on(
     gateway: HookedGateway,
 ) -> None:
+    # Trying again cannot make a damaged item readable.
     broken, behind = accepted(gateway, 1, 2)
     corrupt(gateway, broken)
     settler = make_settler(gateway, attempts_max=ATTEMPTS_MAX)
-    for attempt in range(1, ATTEMPTS_MAX + 1):
-        assert settler.settle([ref(broken), ref(behind)], suspect=True) == []
-        assert statuses(gateway, [broken, behind]) == ["pending", "pending"]
-        assert attempts_at(gateway, broken) == attempt
+    assert settler.settle([ref(broken), ref(behind)]) == []
+    assert statuses(gateway, [broken, behind]) == ["pending", "pending"]
     assert settler.settle([ref(broken), ref(behind)], suspect=True) == []
     assert statuses(gateway, [broken, behind]) == ["failed", "executed"]
     item = raw(gateway, keys.order_key(*ref(broken)))
-    assert item["failure"]["S"].startswith(f"parked after {ATTEMPTS_MAX} attempts: its item cannot")
-    assert (attempts_at(gateway, broken), attempts_at(gateway, behind)) == (ATTEMPTS_MAX, 0)
+    assert item["failure"]["S"].startswith("parked: its item cannot be read: ")
+    assert (attempts_at(gateway, broken), attempts_at(gateway, behind)) == (1, 0)
     assert stored_order(gateway, behind).sequence == 2
 
 
-def test_an_order_on_which_the_rules_fail_is_parked_like_an_unreadable_one(
+damaged_counts = pytest.mark.parametrize(
+    "damaged", [{"S": "many"}, {"N": "0.5"}, {"N": "1.5"}, {"N": "-7"}, {"NULL": True}], ids=str
+)
+
+
+@damaged_counts
+def test_a_damaged_count_of_attempts_keeps_no_order_from_its_decision(
+    gateway: HookedGateway, damaged: dict[str, Any]
+) -> None:
+    (order,) = accepted(gateway, 1)
+    overwrite(gateway, keys.order_key(*ref(order)), "attempts", damaged)
+    make_settler(gateway).settle([ref(order)])
+    assert statuses(gateway, [order]) == ["executed"]
+
+
+@damaged_counts
+@pytest.mark.parametrize("is_account_damaged", [True, False])
+def test_a_damaged_count_of_attempts_is_counted_on_until_the_order_is_parked(
     gateway: HookedGateway,
+    damaged: dict[str, Any],
+    is_account_damaged: bool,
+    undecidable: set[str],
+) -> None:
+    (order,) = accepted(gateway, 1)
+    overwrite(gateway, keys.order_key(*ref(order)), "attempts", damaged)
+    undecidable.add(order.id)
+    if is_account_damaged:
+        overwrite(gateway, keys.account_key(1), "cash", {"S": "a lot"})
+    settler = make_settler(gateway, attempts_max=ATTEMPTS_MAX)
+    for _ in range(ATTEMPTS_MAX + 1):
+        settler.settle([ref(order)], suspect=True)
+    assert statuses(gateway, [order]) == ["failed"]
+
+
+def test_an_order_on_which_the_rules_fail_is_parked_after_its_attempts(
+    gateway: HookedGateway, undecidable: set[str]
 ) -> None:
     broken, behind = accepted(gateway, 1, 2)
-    # Readable, but without an offset: it cannot be compared with any instant.
-    overwrite(gateway, keys.order_key(*ref(broken)), "timestamp", {"S": "2026-03-02T12:00:00"})
+    undecidable.add(broken.id)
     settler = make_settler(gateway, attempts_max=ATTEMPTS_MAX)
     for _ in range(ATTEMPTS_MAX):
         settler.settle([ref(behind)], suspect=True)
@@ -522,11 +570,61 @@ def test_an_account_goes_on_once_it_is_repaired(gateway: HookedGateway) -> None:
 def test_an_account_goes_on_past_more_parked_orders_than_one_look_shows(
     gateway: HookedGateway,
 ) -> None:
-    orders = accepted(gateway, *range(1, SETTLEMENT_ORDERS_MAX + 5))
-    for order in orders[:-1]:
+    orders = accepted(gateway, *range(1, SETTLEMENT_ORDERS_MAX + 6))
+    for order in orders[:-2]:
         commits.park_unreadable_account(gateway, *ref(order), NOON, "unreadable")
     assert make_settler(gateway).settle([ref(orders[-1])]) == []
-    assert statuses(gateway, orders[-2:]) == ["failed", "executed"]
+    assert statuses(gateway, orders[-3:]) == ["failed", "executed", "executed"]
+
+
+def test_an_order_parked_without_its_account_costs_the_account_no_query(
+    gateway: HookedGateway,
+) -> None:
+    parked, waiting = accepted(gateway, 1, 2)
+    commits.park_unreadable_account(gateway, *ref(parked), NOON, "unreadable")
+    counting = Counting(gateway)
+    assert make_settler(counting).settle([ref(waiting)]) == []
+    assert (counting.batches, counting.queries, counting.transactions) == (1, 0, 1)
+
+
+def test_a_replayed_order_that_is_still_poisonous_blocks_no_later_order(
+    gateway: HookedGateway, undecidable: set[str]
+) -> None:
+    (poison,) = accepted(gateway, 1)
+    undecidable.add(poison.id)
+    settler = make_settler(gateway, attempts_max=ATTEMPTS_MAX)
+    for _ in range(ATTEMPTS_MAX + 1):
+        settler.settle([ref(poison)], suspect=True)
+    parking.replay(gateway, ref(poison))
+    settler.settle([ref(poison)])
+
+    later = make_order("BUY", "LATER", number=2)
+    accept(gateway, later)
+    settler.settle([ref(later)])
+
+    assert statuses(gateway, [poison, later]) == ["pending", "executed"]
+    for _ in range(ATTEMPTS_MAX + 1):
+        settler.settle([ref(poison)], suspect=True)
+    assert statuses(gateway, [poison]) == ["failed"]
+    recorded = stored_order(gateway, poison)
+    assert (recorded.sequence, [one.sequence for one in recorded.parked]) == (3, [1])
+
+
+def test_a_replayed_order_is_cached_once_it_is_final(gateway: HookedGateway) -> None:
+    (order,) = accepted(gateway, 1)
+    commits.park_unreadable_account(gateway, *ref(order), NOON, "unreadable")
+    parking.replay(gateway, ref(order))
+    cache = FakeCache()
+    make_settler(gateway, cache=cache).settle([ref(order)])
+    assert cache.answers == {ref(order): to_json(show_order(stored_order(gateway, order)))}
+
+
+def test_a_cancelled_order_is_left_alone_and_those_behind_it_go_on(gateway: HookedGateway) -> None:
+    cancelled, behind = accepted(gateway, 1, 2)
+    parking.cancel(gateway, ref(cancelled), lambda: NOON)
+    make_settler(gateway).settle([ref(cancelled), ref(behind)], suspect=True)
+    assert statuses(gateway, [cancelled, behind]) == ["cancelled", "executed"]
+    assert stored_order(gateway, behind).sequence == 2
 
 
 class Refusing(HookedGateway):

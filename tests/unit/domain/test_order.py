@@ -148,6 +148,7 @@ def test_the_moves_between_states_are_these() -> None:
         (OrderStatus.PENDING, OrderStatus.CANCELLED),
         (OrderStatus.PENDING, OrderStatus.FAILED),
         (OrderStatus.FAILED, OrderStatus.PENDING),
+        (OrderStatus.FAILED, OrderStatus.CANCELLED),
     }
 
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from itertools import count
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -42,8 +42,6 @@ from tests.unit.factories import (
     stored_order,
 )
 
-_tokens = count()
-
 
 def record(
     gateway: Gateway,
@@ -53,7 +51,7 @@ def record(
 ) -> None:
     padded = (*claims, *[None] * (len(orders) - len(claims)))
     group = [AcceptedOrder(order, claim) for order, claim in zip(orders, padded, strict=True)]
-    accepts.record_orders(gateway, group, now, token=f"token-{next(_tokens)}")
+    accepts.record_orders(gateway, group, now, token=str(uuid4()))
 
 
 def refused(
@@ -70,7 +68,7 @@ def refused(
 def open_accounts(
     gateway: Gateway, accounts: Sequence[OpenedAccount], now: datetime = NOON
 ) -> None:
-    accepts.record_accounts(gateway, accounts, now, token=f"token-{next(_tokens)}")
+    accepts.record_accounts(gateway, accounts, now, token=str(uuid4()))
 
 
 def head_of(gateway: Gateway, account_id: int = 1) -> Head:

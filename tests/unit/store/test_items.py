@@ -112,7 +112,7 @@ def test_an_executed_order_survives_the_store(gateway: Gateway) -> None:
     accept(gateway, order)
     decided_at = NOON + timedelta(microseconds=123_456)
     commits.commit(
-        gateway, [make_settlement(before, [order], decided_at=decided_at)], token="token"
+        gateway, [make_settlement(before, [order], decided_at=decided_at)], token=str(uuid4())
     )
     recorded = stored_order(gateway, order)
     assert recorded.balance is not None
@@ -133,7 +133,7 @@ def test_a_rejected_order_survives_the_store_with_all_its_codes(gateway: Gateway
     before = open_account(gateway, make_account("0"))
     order = make_order(at=NOON + seconds(9), received_at=NOON)
     accept(gateway, order)
-    commits.commit(gateway, [make_settlement(before, [order])], token="token")
+    commits.commit(gateway, [make_settlement(before, [order])], token=str(uuid4()))
     recorded = stored_order(gateway, order)
     assert recorded.status is OrderStatus.REJECTED
     assert recorded.business_errors == (
@@ -150,7 +150,7 @@ def test_a_parked_order_survives_the_store_with_its_reason(gateway: Gateway) -> 
     assert commits.count_attempt(gateway, 1, order.id, 0)
     parked = DecidedOrder(1, order.id, order, park(before.account), failure="it would not do")
     settlement = Settlement(before, before.account, (parked,), "rules", NOON)
-    commits.commit(gateway, [settlement], token="token")
+    commits.commit(gateway, [settlement], token=str(uuid4()))
     assert stored_order(gateway, order) == RecordedOrder(
         order,
         OrderStatus.FAILED,
@@ -188,18 +188,60 @@ def test_an_order_without_one_of_its_attributes_is_unreadable(name: str) -> None
         "timestamp",
         "received_at",
         "status",
-        "attempts",
     ],
 )
 def test_an_order_with_a_corrupt_attribute_is_unreadable(name: str, value: dict[str, Any]) -> None:
     item = {**items.new_order_item(make_order()), "attempts": number(1), name: value}
     order = items.read_order(item)
-    if value == {"N": "1"} and name in ("total_shares", "share_price", "attempts"):
+    if value == {"N": "1"} and name in ("total_shares", "share_price"):
         assert isinstance(order, RecordedOrder)
         return
     assert isinstance(order, UnreadableOrder)
     assert order.is_pending == (name != "status")
-    assert order.attempts == (0 if name == "attempts" else 1)
+    assert order.attempts == 1
+
+
+@pytest.mark.parametrize("name", ["timestamp", "received_at"])
+def test_an_order_with_an_instant_that_has_no_offset_is_unreadable(name: str) -> None:
+    # It could not be compared with any other, neither by the rules nor for the API's answer.
+    item = {**items.new_order_item(make_order()), name: text("2026-03-02T12:00:00")}
+    order = items.read_order(item)
+    assert isinstance(order, UnreadableOrder)
+    assert "no offset" in order.reason
+
+
+@pytest.mark.parametrize(
+    ("value", "attempts"),
+    [
+        *((value, 0) for value in CORRUPT if value != {"N": "1"}),
+        ({"N": "1"}, 1),
+        ({"N": "0.5"}, 1),
+        ({"N": "-1"}, 0),
+        ({"N": "1E+20"}, 10**20),
+    ],
+    ids=str,
+)
+def test_a_corrupt_count_of_attempts_makes_no_order_unreadable(
+    value: dict[str, Any], attempts: int
+) -> None:
+    order = items.read_order({**items.new_order_item(make_order()), "attempts": value})
+    assert order == RecordedOrder(make_order(), OrderStatus.PENDING, attempts=attempts)
+
+
+@pytest.mark.parametrize("value", [*CORRUPT, {"L": [{"M": {}}]}, {"L": [{"S": "?"}]}], ids=str)
+def test_an_order_with_corrupt_parkings_is_unreadable_unless_there_are_none(
+    value: dict[str, Any],
+) -> None:
+    order = items.read_order({**items.new_order_item(make_order()), "parked": value})
+    assert isinstance(order, RecordedOrder if value == {"L": []} else UnreadableOrder)
+
+
+@pytest.mark.parametrize("failure", [{"S": "too bad"}, {"N": "1"}], ids=str)
+def test_an_unreadable_order_still_tells_its_status_and_failure(failure: dict[str, Any]) -> None:
+    item = {**items.new_order_item(make_order()), "status": text("failed"), "failure": failure}
+    order = items.read_order(item)  # it lacks the time of its parking
+    assert isinstance(order, UnreadableOrder)
+    assert (order.status, order.failure) == (OrderStatus.FAILED, failure.get("S"))
 
 
 @pytest.mark.parametrize("missing", ["decided_at", "cash", "positions"])
@@ -230,13 +272,14 @@ def test_an_account_with_all_its_attributes_survives_the_store(gateway: Gateway)
     ]
     accept(gateway, *orders)
     settlement = make_settlement(before, orders)
-    commits.commit(gateway, [settlement], token="token")
+    commits.commit(gateway, [settlement], token=str(uuid4()))
     assert stored_account(gateway) == RecordedAccount(
         settlement.after,
         decided=3,
         decided_through=order_id(3),
         overflow_until=None,
         inline=frozenset({operation_key("BUY", "AAPL", 2), operation_key("SELL", "MSFT", 1)}),
+        opening_cash=Decimal(1000),
     )
     assert settlement.after.last_executed_at == NOON + seconds(1)
 
@@ -260,6 +303,7 @@ def test_every_attribute_of_an_account_is_read() -> None:
         decided_through=order_id(4),
         overflow_until=NOON + seconds(3),
         inline=frozenset(recent),
+        opening_cash=Decimal("12.5"),
     )
 
 
@@ -294,6 +338,8 @@ def test_an_account_without_one_of_its_attributes_is_unreadable(name: str) -> No
         ("cash", {"N": "ten"}),
         ("cash", {"S": "10"}),
         ("opened_at", {"S": "yesterday"}),
+        ("opened_at", {"S": "2026-03-02T12:00:00"}),
+        ("last_executed_at", {"S": "2026-03-02T12:00:00"}),
         ("last_executed_at", {"S": ""}),
         ("overflow_until", {"N": "1"}),
         ("decided", {"N": "1.5"}),

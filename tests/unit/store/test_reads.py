@@ -1,6 +1,7 @@
 """Reading accounts and orders: complete, in sequence, and nothing that was not asked for."""
 
 from collections.abc import Sequence
+from uuid import uuid4
 
 import pytest
 
@@ -39,7 +40,7 @@ def accepted(gateway: Gateway, *numbers: int, account_id: int = 1) -> list[Order
 
 def settle(gateway: Gateway, *orders: Order) -> None:
     before = stored_account(gateway, orders[0].account_id)
-    commits.commit(gateway, [make_settlement(before, orders)], token=orders[-1].id)
+    commits.commit(gateway, [make_settlement(before, orders)], token=str(uuid4()))
 
 
 def ids(orders: Sequence[RecordedOrder | UnreadableOrder]) -> list[str]:
@@ -91,7 +92,7 @@ def test_a_list_holds_orders_alone(gateway: Gateway) -> None:
     before = open_account(gateway)
     order = make_order()
     accept(gateway, order)
-    commits.commit(gateway, [make_settlement(before, [order])], token="token")
+    commits.commit(gateway, [make_settlement(before, [order])], token=str(uuid4()))
     # Items whose keys lie around those of orders.
     apart = items.recent_item(1, operation_key(), NOON)
     overwrite(gateway, {"pk": apart["pk"], "sk": apart["sk"]}, "executed_at", apart["executed_at"])

@@ -1,0 +1,1 @@
+"""Commands for operators: ``python -m ops``. Thin: what they do stands in ``shared``."""
