@@ -1,6 +1,6 @@
 """The application factory."""
 
-from flask import Flask
+from flask import Flask, request
 from werkzeug.routing import BaseConverter
 
 from api import problems
@@ -8,6 +8,7 @@ from api.routes.accounts import accounts
 from api.routes.health import health
 from api.routes.orders import orders
 from api.services import EXTENSION, Services, build_services
+from api.validation import FORM_FIELDS_MAX
 from shared.settings import Settings
 
 API_PREFIX = "/v1"
@@ -29,8 +30,13 @@ def create_app(settings: Settings | None = None, services: Services | None = Non
         services = build_services(settings or Settings())
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = services.settings.body_bytes_max
+    app.config["MAX_FORM_MEMORY_SIZE"] = services.settings.body_bytes_max
+    app.config["MAX_FORM_PARTS"] = FORM_FIELDS_MAX
+    # A path is right or it is not: no redirect, which would repeat what the client sent.
+    app.url_map.merge_slashes = False
     app.url_map.converters["account"] = AccountIdConverter
     app.extensions[EXTENSION] = services
+    app.before_request(_refuse_raw_bytes)
     problems.register(app)
     app.register_blueprint(health)
     # The paths of the challenge stay as aliases of the versioned ones.
@@ -38,3 +44,9 @@ def create_app(settings: Settings | None = None, services: Services | None = Non
         app.register_blueprint(blueprint, url_prefix=API_PREFIX)
         app.register_blueprint(blueprint, name=f"unversioned_{blueprint.name}")
     return app
+
+
+def _refuse_raw_bytes() -> None:
+    """Refuse a query of bytes that no URL holds: Flask would fail on them."""
+    if not request.query_string.isascii():
+        raise problems.Problem(400, "MALFORMED_REQUEST", "The query is not percent-encoded.")

@@ -1,21 +1,54 @@
 """gunicorn's settings. Each process loads the application itself: no client crosses a fork."""
 
+import math
+import signal
+from typing import Any
+
+from api import draining
+from api.gunicorn_worker import HANDSHAKE_SECONDS, DrainingWorker
 from shared.settings import Settings
+
+_FINISH_SECONDS = 10
+_NOT_FOR_US = (signal.SIGHUP, signal.SIGTTOU, signal.SIGUSR2, signal.SIGWINCH)
 
 _settings = Settings()
 
 bind = f"{_settings.api_host}:{_settings.api_port}"
 workers = _settings.api_processes
 threads = _settings.api_threads
-worker_class = "gthread"
+worker_class = DrainingWorker
 preload_app = False
 backlog = 1024
+# Each costs a file descriptor, of which a process usually has 1,024.
+worker_connections = max(512, 2 * threads)
+# Nobody's word on scheme, path or address is taken: no answer depends on them.
+forwarded_allow_ips = ""
 keepalive = 30
 timeout = 30
-graceful_timeout = 10
+# The limit of the whole stop: gunicorn then kills what is left.
+graceful_timeout = math.ceil(_settings.drain_seconds + HANDSHAKE_SECONDS + _FINISH_SECONDS)
+# Its path would be one for all instances of a user.
+control_socket_disable = True
 limit_request_line = 4094
 limit_request_fields = 64
 limit_request_field_size = 8190
 accesslog = None
 errorlog = "-"
 loglevel = "warning"
+
+
+def when_ready(_server: Any) -> None:
+    """Ignore what ends single processes: theirs is the end of the instance (one socket for all)."""
+    for number in _NOT_FOR_US:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def post_fork(_server: Any, worker: DrainingWorker) -> None:
+    """Tell a new process how long to drain."""
+    worker.drain_seconds = _settings.drain_seconds
+
+
+def pre_request(_worker: DrainingWorker, request: Any) -> None:
+    """While the instance drains, let each answer close its connection."""
+    if draining.is_draining():
+        request.force_close()

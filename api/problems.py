@@ -15,6 +15,11 @@ from shared.representation import to_json
 
 RETRY_AFTER_SECONDS: Final = 1
 
+FIELD_ERRORS_MAX: Final = 100
+"""Invalid fields that one answer lists."""
+
+PROBLEM_TYPE: Final = "application/problem+json"
+
 log = get_logger(__name__)
 
 
@@ -67,6 +72,23 @@ def unavailable(detail: str) -> Problem:
     return Problem(503, "STORE_UNAVAILABLE", detail, retry_after_seconds=RETRY_AFTER_SECONDS)
 
 
+def document(problem: Problem) -> dict[str, Any]:
+    """The problem document, as RFC 9457 has it."""
+    shown: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "code": problem.code,
+        "detail": problem.detail,
+    }
+    if problem.errors:
+        shown["errors"] = [
+            {"pointer": error.pointer, "detail": error.detail}
+            for error in problem.errors[:FIELD_ERRORS_MAX]
+        ]
+    return shown
+
+
 def register(app: Flask) -> None:
     """Turn every error that leaves a route into a problem document."""
     app.register_error_handler(Problem, _answer)
@@ -77,18 +99,7 @@ def register(app: Flask) -> None:
 
 
 def _answer(problem: Problem) -> Response:
-    document: dict[str, Any] = {
-        "type": "about:blank",
-        "title": HTTPStatus(problem.status).phrase,
-        "status": problem.status,
-        "code": problem.code,
-        "detail": problem.detail,
-    }
-    if problem.errors:
-        document["errors"] = [
-            {"pointer": error.pointer, "detail": error.detail} for error in problem.errors
-        ]
-    response = Response(to_json(document), problem.status, mimetype="application/problem+json")
+    response = Response(to_json(document(problem)), problem.status, mimetype=PROBLEM_TYPE)
     if problem.retry_after_seconds is not None:
         response.headers["Retry-After"] = str(math.ceil(problem.retry_after_seconds))
     return response

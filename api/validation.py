@@ -28,6 +28,15 @@ from shared.domain.order import ISSUER_NAME_LENGTH_MAX, Operation, is_issuer_nam
 NUMBER_LENGTH_MAX: Final = 64
 """Characters of a number, more than any amount within the bounds needs."""
 
+NAME_LENGTH_READ_MAX: Final = 4 * ISSUER_NAME_LENGTH_MAX
+"""Characters of an issuer's name before it is composed: no character is made of more than four.
+
+Composing takes time by the square of the length (combining marks are sorted by insertion).
+"""
+
+FORM_FIELDS_MAX: Final = 100
+"""Fields of a form, known or not."""
+
 IDEMPOTENCY_KEY_LENGTH_MAX: Final = 255
 PAGE_LIMIT_DEFAULT: Final = 50
 PAGE_LIMIT_MAX: Final = 200
@@ -39,7 +48,9 @@ LATEST: Final = datetime(9999, 1, 1, tzinfo=UTC)
 _NUMBER: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _EXACT: Final = Context(prec=2 * NUMBER_LENGTH_MAX)
 _JSON: Final = "application/json"
-_FORM: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
+_URLENCODED: Final = "application/x-www-form-urlencoded"
+_MULTIPART: Final = "multipart/form-data"
+_CHARSETS: Final = ("utf-8", "utf8", "us-ascii")
 
 B = TypeVar("B", bound=BaseModel)
 
@@ -103,7 +114,8 @@ def _operation(value: object) -> Operation:
 
 def _issuer_name(value: object) -> str:
     is_text = isinstance(value, str) and not isinstance(value, _Number)
-    name = unicodedata.normalize("NFC", str(value)) if is_text else ""
+    written = str(value) if is_text else ""
+    name = unicodedata.normalize("NFC", written) if len(written) <= NAME_LENGTH_READ_MAX else ""
     if not is_issuer_name(name):
         raise ValueError(
             f"must be 1 to {ISSUER_NAME_LENGTH_MAX} printable characters, no blanks at its ends"
@@ -112,13 +124,16 @@ def _issuer_name(value: object) -> str:
 
 
 def _timestamp(value: object) -> datetime:
-    instant = _iso(value) if isinstance(value, str) and "-" in value[1:] else _unix(value)
+    # A JSON number may have a minus too, in its exponent.
+    is_iso = isinstance(value, str) and not isinstance(value, _Number) and "-" in value[1:]
+    instant = _iso(value) if is_iso else _unix(value)
     if not EARLIEST <= instant < LATEST:
         raise ValueError("must lie between the years 1970 and 9998")
     return instant
 
 
-def _iso(text: str) -> datetime:
+def _iso(value: object) -> datetime:
+    text = str(value)
     if len(text) > NUMBER_LENGTH_MAX:
         raise ValueError(f"has more than {NUMBER_LENGTH_MAX} characters")
     try:
@@ -205,13 +220,43 @@ def read_limit(request: Request) -> int:
 
 
 def _fields(request: Request) -> Mapping[str, Any]:
-    if request.mimetype == _JSON:
-        return _json_object(request.get_data(cache=False))
-    if request.mimetype in _FORM:
-        return request.form.to_dict()
-    raise Problem(
-        415, "UNSUPPORTED_MEDIA_TYPE", "Send application/json or application/x-www-form-urlencoded."
-    )
+    if request.mimetype not in (_JSON, _URLENCODED, _MULTIPART):
+        raise _unsupported(f"Send {_JSON} or {_URLENCODED}.")
+    if request.mimetype_params.get("charset", "utf-8").lower() not in _CHARSETS:
+        raise _unsupported("Send UTF-8.")
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise _unsupported("Send the body as it is, without a Content-Encoding.")
+    body = _whole_body(request)
+    return _json_object(body) if request.mimetype == _JSON else _form(request, body)
+
+
+def _unsupported(detail: str) -> Problem:
+    return Problem(415, "UNSUPPORTED_MEDIA_TYPE", detail)
+
+
+def _too_large(detail: str) -> Problem:
+    return Problem(413, "REQUEST_ENTITY_TOO_LARGE", detail)
+
+
+def _whole_body(request: Request) -> bytes:
+    """The body, all of it: half an order may be another valid order."""
+    body = request.get_data()
+    most = request.max_content_length
+    # Without a stated length the reading stops at the limit, whether more is to come or not.
+    if most is not None and len(body) >= most and request.environ["wsgi.input"].read(1):
+        raise _too_large("The body is over its limit.")
+    if request.content_length is not None and len(body) != request.content_length:
+        raise Problem(400, "MALFORMED_BODY", "The body is shorter than its Content-Length.")
+    return body
+
+
+def _form(request: Request, body: bytes) -> Mapping[str, Any]:
+    # Parts of a multipart body are counted as they are read (MAX_FORM_PARTS).
+    if request.mimetype == _URLENCODED and body.count(b"&") >= FORM_FIELDS_MAX:
+        raise _too_large(f"A form may have {FORM_FIELDS_MAX} fields.")
+    if any(len(values) > 1 for values in request.form.listvalues()):
+        raise Problem(400, "MALFORMED_BODY", "The form has the same field twice.")
+    return request.form.to_dict()
 
 
 def _json_object(body: bytes) -> Mapping[str, Any]:

