@@ -1,0 +1,131 @@
+"""The protocol under everything that may go wrong, by the seed; and what happens to bugs in it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.simulation import patches, runner
+from tests.simulation.bugs import BUGS
+from tests.simulation.runner import Summary
+from tests.simulation.scenario import KINDS
+
+SCHEDULES = 10_000
+BUG_SCHEDULES = 2_000
+"""Each seeded bug has to show within so many schedules."""
+
+REPLAYED = range(40)
+ROOT = Path(__file__).parents[2]
+
+MUST_HAPPEN = (
+    "answers 202",
+    "answers 404",
+    "answers 422",
+    "answers 503",
+    "broker answers lost",
+    "broker away",
+    "broker flushed",
+    "broker refused",
+    "cache answers lost",
+    "cache away",
+    "cache flushed",
+    "cache refused",
+    "cancels",
+    "clients without an answer",
+    "crashes",
+    "deadly orders",
+    "idempotent replays",
+    "keys unprocessed",
+    "late writes",
+    "messages delayed",
+    "messages given up",
+    "messages lost",
+    "messages of lost children",
+    "messages reordered",
+    "messages repeated",
+    "orders cancelled",
+    "orders executed",
+    "orders rejected",
+    "outages",
+    "parkings",
+    "redeliveries",
+    "repeated transactions",
+    "replays",
+    "store answers lost",
+    "store away",
+    "store refused",
+    "suspects sent",
+    "throttled",
+    "torn reads",
+    "transaction conflicts",
+    *(f"kind: {kind}" for kind in KINDS),
+)
+
+
+@pytest.fixture(scope="module")
+def summary() -> Summary:
+    return runner.run_many(0, SCHEDULES, processes=os.cpu_count() or 1)
+
+
+def traces(seeds: range) -> str:
+    with patches.installed():
+        return "\n".join(runner.write_report(runner.run_one(seed)) for seed in seeds)
+
+
+@pytest.mark.timeout(600)
+def test_every_promise_is_kept_in_ten_thousand_schedules(summary: Summary) -> None:
+    assert summary.schedules == SCHEDULES
+    if summary.failed:
+        first = summary.failed[0]
+        pytest.fail(f"seeds {summary.failed} fail; the first:\n{traces(range(first, first + 1))}")
+
+
+@pytest.mark.timeout(600)
+def test_everything_that_may_go_wrong_went_wrong_in_them(summary: Summary) -> None:
+    assert not [what for what in MUST_HAPPEN if not summary.counts[what]]
+
+
+def test_a_seed_is_a_schedule_to_the_byte() -> None:
+    assert traces(REPLAYED) == traces(REPLAYED)
+
+
+def test_a_seed_is_the_same_schedule_in_another_process() -> None:
+    code = (
+        "from tests.simulation.test_simulation import REPLAYED, traces;"
+        " import sys; sys.stdout.write(traces(REPLAYED))"
+    )
+    here = traces(REPLAYED)
+    for hash_seed in ("1", "2"):
+        there = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            check=True,
+            timeout=60,
+        ).stdout.decode()
+        assert there == here
+
+
+def test_a_trace_says_how_to_replay_it() -> None:
+    with patches.installed():
+        report = runner.write_report(runner.run_one(123))
+
+    assert report.endswith("replay with: make simulate SEED=123")
+
+
+@pytest.mark.parametrize("name", sorted(BUGS))
+def test_a_seeded_bug_is_found(name: str) -> None:
+    found = runner.find_failure(range(BUG_SCHEDULES), BUGS[name])
+
+    assert found is not None, f"{BUG_SCHEDULES} schedules did not show {name}"
+
+
+def test_a_seeded_bug_leaves_the_product_as_it_was() -> None:
+    for bug in BUGS.values():
+        with bug():
+            pass
+
+    assert runner.find_failure(range(20)) is None
