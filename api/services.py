@@ -10,7 +10,7 @@ from flask import current_app
 
 from api.acceptance import AccountRequest, Intake, OrderRequest, account_intake, order_intake
 from api.status import StatusReader
-from shared.clients import broker_client, cache_client, dynamodb_client
+from shared.clients import broker_client, cache_client, table_client
 from shared.ids import OrderIds
 from shared.order_store.gateway import Gateway
 from shared.order_store.records import AcceptedOrder, OpenedAccount
@@ -43,7 +43,7 @@ class Services:
 def build_services(settings: Settings) -> Services:
     """Connect to the real store, broker and cache (lazily: nothing has to be up yet)."""
     connections = settings.api_threads + 2
-    gateway = Gateway(dynamodb_client(connections), settings.table_name)
+    gateway = Gateway(table_client(connections), settings.table_name)
     queue = TaskQueue(publisher_app(settings, connections), broker_client(settings, connections))
     cache = StatusCache(cache_client(settings, connections), settings.cache_seconds)
     return assemble(settings, gateway, queue, cache)

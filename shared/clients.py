@@ -1,13 +1,16 @@
 """Clients of other services, each with explicit time limits; nothing is connected at import."""
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import boto3
+import botocore.session
 from botocore.config import Config
+from botocore.httpsession import get_cert_path
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from shared.order_store.wire import DynamoDBWire
 from shared.settings import Settings
 
 if TYPE_CHECKING:
@@ -47,6 +50,26 @@ def dynamodb_client(
         ),
     )
     return client
+
+
+def table_client(connections: int, read_seconds: float = DYNAMODB_READ_SECONDS) -> "DynamoDBClient":
+    """A client of the calls that traffic makes, for as many threads as ``connections``.
+
+    It costs a fraction of boto3's. Endpoint, region, credentials and authorities are those that
+    boto3 would use; where it would go through an HTTP proxy, this one goes straight.
+    """
+    session = botocore.session.get_session()
+    found = session.create_client("dynamodb").meta
+    wire = DynamoDBWire(
+        found.endpoint_url,
+        found.region_name,
+        session.get_credentials(),
+        connections=connections,
+        connect_seconds=DYNAMODB_CONNECT_SECONDS,
+        read_seconds=read_seconds,
+        authorities=session.get_config_variable("ca_bundle") or get_cert_path(verify=True),
+    )
+    return cast("DynamoDBClient", wire)
 
 
 def cache_client(settings: Settings, connections: int) -> "Redis":

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from types import FrameType
 from typing import Final
 
-from shared.clients import DYNAMODB_READ_SECONDS_WORKER, broker_client, dynamodb_client
+from shared.clients import DYNAMODB_READ_SECONDS_WORKER, broker_client, table_client
 from shared.ids import OrderRef
 from shared.logs import configure_logs, get_logger
 from shared.order_store import reads
@@ -122,7 +122,7 @@ def main() -> None:
     configure_logs()
     settings = Settings()
     gateway = Gateway(
-        dynamodb_client(connections=1, read_seconds=DYNAMODB_READ_SECONDS_WORKER),
+        table_client(connections=1, read_seconds=DYNAMODB_READ_SECONDS_WORKER),
         settings.table_name,
     )
     sweeper = Sweeper(

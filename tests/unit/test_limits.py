@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from api.services import build_services
+from shared.order_store.wire import DynamoDBWire
 from shared.settings import Settings
 from shared.task_queue import worker_app
 
@@ -76,7 +77,7 @@ def pool_size(of: str) -> int:
     """Connections that one process of the API keeps at most."""
     services = build_services(Settings())
     sizes = {
-        "dynamodb": services.gateway._client.meta.config.max_pool_connections,
+        "dynamodb": cast("DynamoDBWire", services.gateway._client).connections,
         "publisher": services.queue._app.conf.broker_pool_limit,
         "cache": services.cache._redis.connection_pool.max_connections,
     }
