@@ -12,7 +12,7 @@ limit, and only executed operations that can still block an order are remembered
 """
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -30,11 +30,9 @@ from shared.order_store import items, keys
 from shared.order_store.commits import balance_after
 from shared.order_store.errors import UnreadableItem
 from shared.order_store.keys import ACCOUNT_KIND, HEAD_KIND, PARKED_SHARD, SHARD, SK, Item
-from shared.order_store.parking import PARKINGS_MAX
 from shared.order_store.records import (
     Balance,
     Head,
-    Parking,
     RecordedAccount,
     RecordedOrder,
     UnreadableOrder,
@@ -103,7 +101,6 @@ class Books:
         self._ties = 0
         self._gaps: list[_Gap] = []
         self._missing_more = 0
-        self._forgotten_before = 0
         self._last_id = NO_ORDER_ID
         self._beyond: tuple[int, str] | None = None
 
@@ -176,8 +173,6 @@ class Books:
         self._totals.orders[status] += 1
         self._check_index(item, order_id, status)
         turns = 0
-        if len(order.parked) >= PARKINGS_MAX:
-            self._forgets_before(order.parked)
         for parking in order.parked:
             if parking.sequence is not None:
                 turns += 1
@@ -191,11 +186,6 @@ class Books:
             turns += 1
             self._check_passed_over(order_id, is_replayed=bool(order.parked))
         self._count(order_id, turns)
-
-    def _forgets_before(self, parked: Sequence[Parking]) -> None:
-        """Note that an order was parked more often than it says: the oldest are forgotten."""
-        known = (parking.sequence for parking in parked if parking.sequence is not None)
-        self._forgotten_before = max(self._forgotten_before, min(known, default=0))
 
     def _unreadable_order(self, item: Item, order: UnreadableOrder) -> None:
         self._totals.orders[order.status or "unreadable"] += 1
@@ -463,17 +453,14 @@ class Books:
     def _check_missing(self, recorded: RecordedAccount) -> None:
         if self._next <= recorded.decided:
             self._leave_gap(self._next, recorded.decided, None)
-        missing = [gap for gap in self._gaps if gap.first > self._forgotten_before]
-        # Where an order forgot parkings, older numbers that nobody has are taken for theirs.
-        self._counted += sum(map(len, self._gaps)) - sum(map(len, missing))
-        if not missing:
+        if not self._gaps:
             return
-        count = sum(map(len, missing)) + self._missing_more
+        count = sum(map(len, self._gaps)) + self._missing_more
         self._note(
             What.SEQUENCE,
-            missing[0].before,
+            self._gaps[0].before,
             f"decisions 1 to {recorded.decided}",
-            f"{count} missing, the first is {missing[0].first}",
+            f"{count} missing, the first is {self._gaps[0].first}",
         )
 
     def _check_state(self, recorded: RecordedAccount) -> None:

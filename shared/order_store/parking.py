@@ -27,7 +27,7 @@ PAUSE_SECONDS: Final = 0.2
 """Between two tries at a store that is busy."""
 
 PARKINGS_MAX: Final = 10
-"""Earlier parkings kept with an order; the oldest are forgotten."""
+"""Times that an order may be replayed: each parking stays recorded with its place."""
 
 _DECISION: Final = (
     "decided_at",
@@ -132,7 +132,7 @@ def cancel(
 
 
 def _replay(table_name: str, order: ParkedOrder, parking: Parking) -> list[dict[str, Any]]:
-    parkings = (*order.earlier, parking)[-PARKINGS_MAX:]
+    parkings = (*order.earlier, parking)
     reopen = update_action(
         table_name,
         keys.order_key(order.account_id, order.id),
@@ -211,6 +211,8 @@ def _require_readable(order: ParkedOrder) -> tuple[ParkedOrder, Parking]:
     if order.problem is not None or order.parking is None:
         problem = order.problem or "its parking cannot be read"
         raise InterventionRefused(f"it would only be parked again, so repair it first: {problem}")
+    if len(order.earlier) >= PARKINGS_MAX:
+        raise InterventionRefused(f"it was replayed {PARKINGS_MAX} times already: cancel it")
     return order, order.parking
 
 

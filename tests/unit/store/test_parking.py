@@ -299,13 +299,17 @@ def test_a_replayed_order_older_than_the_last_executed_one_is_rejected_by_the_ru
 
 def test_a_replayed_order_that_fails_again_is_parked_again(gateway: HookedGateway) -> None:
     (order,) = opened_with(gateway, 1)
-    for hour in range(PARKINGS_MAX + 2):
+    for hour in range(PARKINGS_MAX):
         park_in_sequence(gateway, order, at=NOON + seconds(3600 * hour))
         replay(gateway, order)
     parked = stored_order(gateway, order).parked
-    # The newest are kept.
-    assert [one.sequence for one in parked] == list(range(3, PARKINGS_MAX + 3))
+    assert [one.sequence for one in parked] == list(range(1, PARKINGS_MAX + 1))
     assert accepted_count(gateway) - stored_account(gateway).decided == 1
+
+    park_in_sequence(gateway, order, at=NOON + seconds(3600 * PARKINGS_MAX))
+    with pytest.raises(InterventionRefused, match="cancel it"):
+        replay(gateway, order)
+    assert stored_order(gateway, order).status is OrderStatus.FAILED
 
 
 def test_a_second_replay_leaves_a_later_parking_alone(gateway: HookedGateway) -> None:
