@@ -3,18 +3,26 @@
 The task is thin: what settling means stands in ``worker.processing``.
 """
 
+import os
+import signal
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any
+from types import FrameType
+from typing import Any, Final
 
-from celery.signals import setup_logging, worker_process_init, worker_ready
+from celery.signals import (
+    setup_logging,
+    worker_process_init,
+    worker_ready,
+    worker_shutting_down,
+)
 
 from shared.clients import (
     DYNAMODB_READ_SECONDS_WORKER,
     broker_client,
     cache_client,
-    dynamodb_client,
+    table_client,
 )
 from shared.logs import configure_logs, get_logger
 from shared.order_store.gateway import Gateway
@@ -30,6 +38,9 @@ from shared.task_queue import (
     worker_app,
 )
 from worker.processing import Settler
+
+STOP_SECONDS_MAX: Final = 10.0
+"""How long a worker that was asked to stop lets its messages run before it gives them back."""
 
 _CONNECTIONS = 4
 
@@ -50,6 +61,19 @@ def _say_ready(**_: Any) -> None:
     log.info("worker_ready", queue=ORDERS_QUEUE, processes=settings.worker_processes)
 
 
+@worker_shutting_down.connect
+def _limit_stop(how: str, **_: Any) -> None:
+    """Bound the end of a worker: Celery alone waits for as long as a message takes."""
+    if how == "Warm":
+        signal.signal(signal.SIGALRM, _stop_cold)
+        signal.setitimer(signal.ITIMER_REAL, STOP_SECONDS_MAX)
+
+
+def _stop_cold(_signal: int, _frame: FrameType | None) -> None:
+    # What SIGQUIT means to Celery: cancel what runs and leave its messages to others.
+    os.kill(os.getpid(), signal.SIGQUIT)
+
+
 @worker_process_init.connect
 def _build_settler(**_: Any) -> None:
     """Make the clients after the fork and before the first task."""
@@ -59,7 +83,7 @@ def _build_settler(**_: Any) -> None:
 @cache
 def settler() -> Settler:
     """This process' settler (clients must not be shared across a fork)."""
-    client = dynamodb_client(_CONNECTIONS, DYNAMODB_READ_SECONDS_WORKER)
+    client = table_client(_CONNECTIONS, DYNAMODB_READ_SECONDS_WORKER)
     return Settler(
         Gateway(client, settings.table_name),
         StatusCache(cache_client(settings, _CONNECTIONS), settings.cache_seconds),

@@ -40,6 +40,7 @@ READY_SECONDS = 30.0
 WORKER_STOP_SECONDS = 15.0
 SWEEPER_STOP_SECONDS = 15.0
 DECIDED_SECONDS_MAX = 5.0
+ANSWERED_SECONDS_MAX = 5.0
 BACKLOG = 500
 HOST = "127.0.0.1"
 
@@ -279,6 +280,7 @@ def test_a_second_signal_changes_nothing_and_sigint_is_quick(stack: Stack) -> No
 # A rolling restart behind a balancer
 
 
+@pytest.mark.any_store
 @pytest.mark.parametrize("manners", list(Manners))
 def test_a_rolling_restart_of_the_apis_fails_no_request(stack: Stack, manners: Manners) -> None:
     instances = [stack.add_api(), stack.add_api()]
@@ -292,12 +294,12 @@ def test_a_rolling_restart_of_the_apis_fails_no_request(stack: Stack, manners: M
         failures, served = load.failures + balancer.failures, dict(balancer.served)
 
     assert failures == []
+    assert load.seconds_max < ANSWERED_SECONDS_MAX
     assert min(served.values()) > 0
     check_all_decided_once(stack, load)
     for process, _ in instances:
         process.stop()
         stack.more_apis.remove(process)
-    print(f"{manners}: {load.accepted} orders, slowest {load.seconds_max:.2f} s, {served}")
 
 
 def restart_under_load(process: Process, port: int, balancer: Balancer, load: Load) -> None:
@@ -386,7 +388,8 @@ def test_a_worker_that_stops_in_a_backlog_leaves_nothing_behind(worker_stack: St
     stops_in_the_middle = 0
     for _ in range(3):
         wait_for_a_message_less(stack)
-        end_in_order(stack.workers.pop(), WORKER_STOP_SECONDS)
+        end_in_order(stack.workers[0], WORKER_STOP_SECONDS)
+        stack.workers.pop()
 
         assert unacknowledged(stack) == (0, 0)
         left = undecided(stack, names)
@@ -405,14 +408,41 @@ def wait_until_works(worker: Process) -> None:
     until(lambda: log_of(worker), lambda text: commands.WORKER_READY_MARK in text, READY_SECONDS)
 
 
+def test_a_worker_that_cannot_end_its_message_stops_in_time_and_gives_it_back(
+    worker_stack: Stack,
+) -> None:
+    stack = worker_stack
+    client = Client(stack.url)
+    account = client.open_account(1000)
+    worker = stack.workers[0]
+    worker.pause()
+    order = client.order(account)
+    stack.engines.dynamodb.pause()
+    try:
+        worker.resume()
+        until(lambda: unacknowledged(stack), lambda held: held == (1, 1), 10)
+        worker.ask_to_stop()
+        assert worker.wait(WORKER_STOP_SECONDS)
+    finally:
+        stack.engines.dynamodb.resume()
+
+    stack.workers.pop()
+    assert unacknowledged(stack) == (0, 0)
+    assert waiting(stack) == {f"{account}/{order['id']}"}
+    stack.add_worker()
+    assert client.settled(order)["status"] == "executed"
+
+
 def test_a_rolling_restart_of_the_workers_delays_no_order_for_long(worker_stack: Stack) -> None:
     stack = worker_stack
     stack.add_worker()
-    with Load(stack.url, clients=8) as load:
+    # Few, so that the workers keep up: late is then who was held up by a restart.
+    with Load(stack.url, clients=2) as load:
         for _ in range(4):
             wait_until_works(stack.workers[-1])
             wait_for_more(load, 50)
-            end_in_order(stack.workers.pop(0), WORKER_STOP_SECONDS)
+            end_in_order(stack.workers[0], WORKER_STOP_SECONDS)
+            stack.workers.pop(0)
             wait_for_more(load, 20)
             stack.add_worker()
         wait_for_more(load, 50)
@@ -426,7 +456,6 @@ def test_a_rolling_restart_of_the_workers_delays_no_order_for_long(worker_stack:
         if order.decided_at is not None
     ]
     assert max(took) < DECIDED_SECONDS_MAX
-    print(f"{len(took)} orders, slowest decision {max(took):.2f} s")
 
 
 # Starting before the others
@@ -464,7 +493,8 @@ def test_a_worker_that_starts_without_redis_waits_for_it_and_says_so(worker_stac
     stack = worker_stack
     client = Client(stack.url)
     account = client.open_account(1000)
-    end_in_order(stack.workers.pop(), WORKER_STOP_SECONDS)
+    end_in_order(stack.workers[0], WORKER_STOP_SECONDS)
+    stack.workers.pop()
     stack.engines.redis.kill()
     worker = stack.add_worker()
     until(lambda: log_of(worker), lambda text: "Cannot connect" in text, 30)
