@@ -69,7 +69,7 @@ test-faults: $(DEV_STAMP) $(ENGINE_STAMP) ## Run those and the slow ones; FULL=1
 	@FULL_SIZE=$(if $(FULL),1,) $(PYTEST) -m "integration or fault"
 
 test-dynamodb-local: $(DEV_STAMP) $(ENGINE_STAMP) $(DYNAMODB_LOCAL_STAMP) ## Run test-integration on AWS's DynamoDB Local
-	@DYNAMODB_ENGINE=dynamodb-local $(PYTEST) -m "(integration or fault) and not slow"
+	@DYNAMODB_ENGINE=dynamodb-local $(PYTEST) -m "(integration or fault) and not slow and not any_store"
 
 simulate: $(DEV_STAMP) ## Run N=10000 simulated schedules, from seed FROM=0; SEED=123 replays one with its trace
 	@$(BIN)/python -m tests.simulation $(SIMULATE_OPTIONS)

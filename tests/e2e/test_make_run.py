@@ -116,6 +116,7 @@ def command_of(pid: int) -> str:
         return ""
 
 
+@pytest.mark.any_store
 def test_an_order_is_executed_and_outlives_the_run(tmp_path: Path) -> None:
     with running(tmp_path) as run:
         account = run.client.open_account(1000)
@@ -137,6 +138,7 @@ def test_an_order_is_executed_and_outlives_the_run(tmp_path: Path) -> None:
         assert again.stop(signal.SIGTERM) == 0
 
 
+@pytest.mark.any_store
 def test_the_banners_lines_work_when_pasted(tmp_path: Path) -> None:
     with running(tmp_path) as run:
         lines = [line for line in run.output.splitlines() if line.strip().startswith("curl")]
@@ -159,6 +161,7 @@ def pasted(line: str) -> dict[str, object]:
     return dict(json.loads(ended.stdout))
 
 
+@pytest.mark.any_store
 def test_a_second_run_on_the_same_data_is_refused(tmp_path: Path) -> None:
     with running(tmp_path) as run:
         other = tmp_path / "other"
@@ -171,6 +174,7 @@ def test_a_second_run_on_the_same_data_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ties a child to its parent")
+@pytest.mark.any_store
 def test_a_killed_supervisor_leaves_no_process_behind(tmp_path: Path) -> None:
     with running(tmp_path, WORKERS="2") as run:
         processes = family(run.process.pid)
@@ -182,6 +186,7 @@ def test_a_killed_supervisor_leaves_no_process_behind(tmp_path: Path) -> None:
         assert run.free_ports() == list(PORTS)
 
 
+@pytest.mark.any_store
 def test_a_killed_worker_is_started_again(tmp_path: Path) -> None:
     with running(tmp_path) as run:
         account = run.client.open_account(1000)
@@ -196,6 +201,7 @@ def test_a_killed_worker_is_started_again(tmp_path: Path) -> None:
         assert "starting it again" in run.output
 
 
+@pytest.mark.any_store
 def test_a_signal_during_the_start_stops_it(tmp_path: Path) -> None:
     with Run(tmp_path) as run:
         assert wait_until(lambda: "table" in run.output, START_SECONDS)

@@ -20,7 +20,7 @@ from local.processes import group_members, wait_until
 from tests.integration.client import Client, order_body, until
 from tests.stack import Engines, Stack
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.any_store, pytest.mark.timeout(240)]
 
 BODY_BYTES_MAX = 65_536
 REQUEST_SECONDS_MAX = 2.0

@@ -184,10 +184,11 @@ SCRIPTS: dict[str, list[Any]] = {
     ],
     "or not at all": [
         FIRST,
+        transact(put({**key("ORDER#3"), "n": {"N": "3"}})),
         transact(
             put({**key("ORDER#2"), "n": {"N": "2"}}, **NOT_THERE),
             change("SET n = :six", condition="n = :nine", nine=9, six=6),
-            put({**KEY, "n": {"N": "2"}}, **NOT_THERE),
+            put({**key("ORDER#3"), "n": {"N": "2"}}, **NOT_THERE),
         ),
         THERE,
         ("get_item", {"Key": key("ORDER#2"), "ConsistentRead": True}),

@@ -48,6 +48,68 @@ def test_a_dynoxide_on_path_serves_where_the_package_has_none(
     assert engines.dynamodb_program() == program
 
 
+@pytest.fixture
+def fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A machine on which DynamoDB Local was fetched and java is installed."""
+    libraries, programs = tmp_path / "lib", tmp_path / "bin"
+    for file in (libraries / "DynamoDBLocal-3.3.1.jar", programs / "java"):
+        file.parent.mkdir()
+        file.touch(mode=0o755)
+    monkeypatch.setattr(engines, "_DYNAMODB_LOCAL", libraries)
+    monkeypatch.setenv("PATH", str(programs))
+    return tmp_path
+
+
+def test_dynamodb_local_runs_in_bounds_and_reports_to_nobody(fetched: Path) -> None:
+    data = fetched / "data"
+
+    engine = engines.dynamodb_local_engine(8001, data)
+
+    assert engine.command[0] == str(fetched / "bin" / "java")
+    assert {"-Xmx512m", "-disableTelemetry", "-sharedDb"} <= set(engine.command)
+    assert f"-Djava.library.path={fetched / 'lib'}" in engine.command
+    assert engine.command[-4:] == ["-port", "8001", "-dbPath", str(data)]
+    assert data.is_dir()
+
+
+def test_a_transaction_in_dynamodb_locals_journal_is_not_saved_yet(fetched: Path) -> None:
+    engine = engines.dynamodb_local_engine(8001, fetched / "data")
+    journal = fetched / "data" / "shared-local-instance.db-journal"
+
+    assert engine.is_saved()
+    journal.touch()
+    assert not engine.is_saved()
+    journal.unlink()
+    assert engine.is_saved()
+
+
+def test_dynamodb_local_that_was_not_fetched_is_missed_with_the_way_to_fetch_it(
+    fetched: Path,
+) -> None:
+    next((fetched / "lib").iterdir()).unlink()
+
+    with pytest.raises(EngineMissingError, match="`make dynamodb-local` fetches it"):
+        engines.dynamodb_local_engine(8001, fetched / "data")
+
+
+def test_dynamodb_local_without_java_is_missed_with_the_version_that_it_needs(
+    fetched: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+
+    with pytest.raises(EngineMissingError, match="needs Java 17 or newer"):
+        engines.dynamodb_local_engine(8001, fetched / "data")
+
+
+def test_the_embedded_dynamodb_has_saved_whatever_it_acknowledged(
+    elsewhere: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "dynoxide").touch(mode=0o755)
+
+    assert engines.dynamodb_engine(8001, tmp_path / "data").is_saved()
+
+
 def test_where_nothing_listens_no_engine_answers() -> None:
     port = free_port()
 
