@@ -81,11 +81,13 @@ def test_every_round_holds_every_kind_once() -> None:
     assert set(Counter(fault.kind for fault in faults).values()) == {3}
 
 
+@pytest.mark.integration  # it names the engines' programs, which have to be there
 def test_there_is_an_effect_for_every_fault(tmp_path: Path) -> None:
     _, known = stand_ins(tmp_path)
     assert set(known) == {(kind.name, target) for kind in KINDS for target in kind.targets}
 
 
+@pytest.mark.integration  # it names the engines' programs, which have to be there
 def test_a_process_that_had_ended_by_itself_is_told_when_it_is_to_be_killed(tmp_path: Path) -> None:
     processes, known = stand_ins(tmp_path)
     nemesis = Nemesis(known)
