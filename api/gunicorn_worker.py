@@ -79,9 +79,8 @@ class DrainingWorker(PatientWorker):
 
     def _accept_waiting(self, listener: Any) -> None:
         for _ in range(self.cfg.backlog):
-            if not select.select([listener], [], [], 0)[0]:
+            if not select.select([listener], [], [], 0)[0] or not self.accept(listener):
                 return
-            self.accept(listener)
 
     def _limit_silent_connections(self) -> None:
         deadline = time.monotonic() + SILENT_SECONDS

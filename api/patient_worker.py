@@ -180,25 +180,34 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
 
     # Taking requests in
 
-    def accept(self, listener: Any) -> None:
-        """Take a connection in, and wait for its request without a thread."""
+    def accept(self, listener: Any) -> bool:
+        """Take a connection in, and wait for its request without a thread; tells if there is room.
+
+        gunicorn's own answers nothing; ``DrainingWorker`` wants to know when to stop asking.
+        """
         try:
             accepted, client = listener.accept()
         except OSError as error:
-            if error.errno in _NO_ROOM:
-                # Raised, it would end the worker; unheeded, the loop would spin.
-                self.log.warning("no room for another connection: %s", error)
-                self._close_idle()
+            if error.errno not in _NO_ROOM:
+                return True
+            # Raised, it would end the worker; unheeded, the loop would spin.
+            self.log.warning("no room for another connection: %s", error)
+            self._close_idle()
+            if self.alive:
                 time.sleep(ACCEPT_PAUSE_SECONDS)
-            return
+            return False
         self.nr_conns += 1
         conn = Connection(self, ClientSocket(accepted), client, listener.getsockname())
         self._wait_for_request(conn)
+        return True
 
     def on_client_socket_readable(self, conn: Connection, client: Any) -> None:
         """A connection that was kept alive speaks again."""
+        try:
+            self.keepalived_conns.remove(conn)
+        except ValueError:
+            return  # closed to make room, after the poller had seen it speak
         self.poller.unregister(client)
-        self.keepalived_conns.remove(conn)
         self._wait_for_request(conn)
         self.on_pending_socket_readable(conn, client)
 
@@ -246,7 +255,8 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
     def handle(self, conn: Connection) -> Any:
         """Serve the request that arrived on ``conn``; tells whether another may follow."""
         if time.monotonic() - conn.whole_at > QUEUE_SECONDS_MAX:
-            conn.sock.sendall(_raw(_OVERLOADED))
+            with contextlib.suppress(OSError):  # whoever waited so long may have left
+                conn.sock.sendall(_raw(_OVERLOADED))
             return False
         conn.give()
         return super().handle(conn) and not conn.sock.is_out_of_step

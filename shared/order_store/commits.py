@@ -177,10 +177,17 @@ def park_unreadable_account(
     )
     try:
         gateway.transact([{"Update": order}, {"Update": head}], token=str(uuid4()))
-    except (TransactionCancelled, StoreRefused):
-        # Decided already, or there is no head to count in: the order itself tells which.
+    except TransactionCancelled as cancelled:
+        reason = cancelled.refused.get(0)  # the order's own action
+        if reason is not None and reason.is_condition:
+            return False
+    except StoreRefused:
+        # Some engines refuse a damaged head's whole transaction.
         return _update(gateway, order)
-    return True
+    else:
+        return True
+    # There is no head to count in.
+    return _update(gateway, order)
 
 
 def cancel_pending(

@@ -73,7 +73,7 @@ def replay(gateway: Gateway, ref: OrderRef, *, sleep: Callable[[float], None] = 
     Raises:
         InterventionRefused: it is not parked, or is not fit to be decided yet.
         StoreRefused: DynamoDB calls the change invalid.
-        StoreUnavailable: not replayed, as far as is known.
+        StoreUnavailable: not replayed, as far as is known: ask again.
     """
     seen: Parking | None = None
     for _ in range(TRIES_MAX):
@@ -91,7 +91,9 @@ def replay(gateway: Gateway, ref: OrderRef, *, sleep: Callable[[float], None] = 
             sleep(PAUSE_SECONDS)
         else:
             return
-    raise InterventionRefused(_TOO_BUSY)
+    # The last answer may have been the one that was lost.
+    if seen is None or not _was_replayed(find(gateway, ref), seen):
+        raise InterventionRefused(_TOO_BUSY)
 
 
 def cancel(
@@ -108,7 +110,7 @@ def cancel(
     Raises:
         InterventionRefused: it is decided already, or its account cannot be read.
         StoreRefused: DynamoDB calls the change invalid.
-        StoreUnavailable: not cancelled, as far as is known.
+        StoreUnavailable: not cancelled, as far as is known: ask again.
     """
     is_tried = False
     for _ in range(TRIES_MAX):
@@ -128,7 +130,9 @@ def cancel(
             sleep(PAUSE_SECONDS)
         else:
             return
-    raise InterventionRefused(_TOO_BUSY)
+    # The last answer may have been the one that was lost.
+    if items.read_status(find(gateway, ref)) is not OrderStatus.CANCELLED:
+        raise InterventionRefused(_TOO_BUSY)
 
 
 def _replay(table_name: str, order: ParkedOrder, parking: Parking) -> list[dict[str, Any]]:

@@ -82,6 +82,29 @@ def test_a_machine_without_room_for_a_connection_does_not_end_the_worker(
     assert is_closed == (conn not in worker.keepalived_conns)
 
 
+def test_a_connection_that_spoke_and_was_closed_to_make_room_does_not_end_the_worker(
+    worker: PatientWorker, pair: tuple[Connection, socket.socket]
+) -> None:
+    conn, theirs = pair
+    worker._watch(conn, worker.keepalived_conns, worker.on_client_socket_readable)
+    theirs.sendall(REQUEST)
+    assert worker.accept(FullListener(errno.EMFILE)) is False
+    worker.on_client_socket_readable(conn, conn.sock)
+    assert conn not in worker.pending_conns
+    assert worker.nr_conns == 0
+
+
+def test_a_request_whose_client_left_before_it_was_refused_is_no_error(
+    worker: PatientWorker, pair: tuple[Connection, socket.socket]
+) -> None:
+    conn, theirs = pair
+    conn.arriving.add(REQUEST)
+    conn.whole_at = time.monotonic() - QUEUE_SECONDS_MAX - 0.1
+    theirs.close()
+    conn.sock.reset()
+    assert worker.handle(conn) is False
+
+
 def test_a_request_that_waited_too_long_for_a_thread_is_refused(
     worker: PatientWorker, pair: tuple[Connection, socket.socket]
 ) -> None:

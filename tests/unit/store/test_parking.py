@@ -352,6 +352,40 @@ def test_a_replay_whose_answer_was_lost_counts_once(
     assert len(stored_order(gateway, order).parked) == 1
 
 
+@pytest.mark.parametrize("change", [replay, cancel])
+def test_a_change_whose_last_answer_was_lost_is_known_to_be_done(
+    gateway: HookedGateway, change: Callable[..., None]
+) -> None:
+    (order,) = opened_with(gateway, 1)
+    park_in_sequence(gateway, order)
+    tried_in_vain = fail_with(StoreOutcomeUnknown("lost"))
+    gateway.before += [tried_in_vain] * (TRIES_MAX - 1)
+    gateway.before.append(lambda: gateway.after.append(fail_with(StoreOutcomeUnknown("lost"))))
+    change(gateway, order)
+    assert status_of(gateway, order) is not OrderStatus.FAILED
+
+
+def test_an_order_that_was_parked_and_replayed_meanwhile_is_not_parked_uncounted(
+    gateway: HookedGateway,
+) -> None:
+    (order,) = opened_with(gateway, 1)
+    other = HookedGateway(gateway)
+
+    def park_first() -> None:
+        commits.park_unreadable_account(other, *ref(order), NOON, "no account")
+
+    class ReplayedBetween(HookedGateway):
+        def update(self, **arguments: Any) -> Any:
+            replay(other, order)
+            return super().update(**arguments)
+
+    racing = ReplayedBetween(gateway)
+    racing.before.append(park_first)
+    assert not commits.park_unreadable_account(racing, *ref(order), NOON, "no account")
+    assert status_of(gateway, order) is OrderStatus.FAILED
+    assert accepted_count(gateway) == 0
+
+
 def test_a_replay_at_a_busy_store_is_given_up_in_the_end(gateway: HookedGateway) -> None:
     (order,) = opened_with(gateway, 1)
     park_in_sequence(gateway, order)
