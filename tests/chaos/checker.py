@@ -27,6 +27,7 @@ UNDECIDED = "undecided"
 NEVER_ANSWERED = "never_answered"
 WRONG_ANSWER = "wrong_answer"
 REPLAY_CHANGED = "replay_changed"
+SHARED_ANSWER = "shared_answer"
 WRONG_ACCOUNT = "wrong_account"
 SEQUENCE_GAP = "sequence_gap"
 OUT_OF_SEQUENCE = "out_of_sequence"
@@ -46,6 +47,7 @@ KINDS = {
     NEVER_ANSWERED: "no definite answer in the end, though repeated under its key",
     WRONG_ANSWER: "an answer that the contract does not allow",
     REPLAY_CHANGED: "one key, two different answers",
+    SHARED_ANSWER: "two requests were given one and the same order or account",
     books.UNAFFORDABLE: "executed without the cash or the shares for it",
     books.WRONG_DECISION: "rejected without reason, or executed against a rule",
     books.APPLIED_TWICE: "its effect on the balance was taken twice",
@@ -148,6 +150,7 @@ class _Check:
         self.states: dict[int, list[StateKey]] = {}
         self.reads: dict[str, list[Read]] = defaultdict(list)
         self.account_reads: dict[int, list[Call]] = defaultdict(list)
+        self.makers: dict[tuple[str, Any], Request] = {}
 
     def run(self) -> Iterator[Finding]:
         """All checks; the later ones use what the earlier ones gathered."""
@@ -180,7 +183,7 @@ class _Check:
             if request.key and request.may_be_recorded:
                 yield NEVER_ANSWERED, f"{request.name} on account {request.account}"
             yield from self._replays(request)
-            self._note(request)
+            yield from self._note(request)
 
     def _replays(self, request: Request) -> Iterator[Finding]:
         answers = request.answers
@@ -190,16 +193,22 @@ class _Check:
             elif call.start > answers[0].end and not call.replayed:
                 yield REPLAY_CHANGED, f"{request.name}: repeated, but not marked as replayed"
 
-    def _note(self, request: Request) -> None:
-        answers = request.answers
-        for answer in answers:
+    def _note(self, request: Request) -> Iterator[Finding]:
+        """Keep what was promised; no two requests may have been promised the same thing."""
+        for answer in request.answers:
             made = _read_json(answer.body)
-            if request.op == OPEN:
+            named = (request.op, made["id"])
+            if self.makers.setdefault(named, request) is not request:
+                other = self.makers[named].name
+                yield SHARED_ANSWER, f"{request.name} and {other} were both given {made['id']}"
+            elif request.op == OPEN:
                 self.openings[made["id"]] = Decimal(str(_read_json(request.sent)["cash"]))
             else:
+                if _content_shown(made) != _content(request):
+                    yield WRONG_ANSWER, f"{request.name} asked for another order than {answer.body}"
                 self.accepted.setdefault(
                     made["id"],
-                    Accepted(request, request.first_start, answers[0].end, _content(request)),
+                    Accepted(request, request.first_start, answer.end, _content(request)),
                 )
 
     # The table against what was asked for
@@ -407,6 +416,18 @@ def _content(request: Request) -> Content:
         asked["total_shares"],
         Decimal(str(asked["share_price"])),
         int(Decimal(str(asked["timestamp"])) * 1_000_000),
+    )
+
+
+def _content_shown(made: dict[str, Any]) -> Content:
+    """What the answer to a POST says that was asked for."""
+    return (
+        made["account_id"],
+        made["operation"],
+        made["issuer_name"],
+        made["total_shares"],
+        Decimal(made["share_price"]),
+        round(Decimal(str(made["timestamp"])) * 1_000_000),
     )
 
 

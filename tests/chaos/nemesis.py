@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from local.processes import Process, group_members
+from local.processes import Process, group_members, wait_until
 
 QUIET_SECONDS, QUIET_SECONDS_LONG = 4.0, 14.0
 """Without faults, after each storm, so that one sees the stack recover: in a short run, and in one
@@ -23,6 +23,7 @@ STORM_FAULTS = 7
 _GAP_SECONDS = (0.5, 1.4)
 _QUIET_AT_START_SECONDS = 4.0
 _JOIN_SECONDS = 60.0
+_CHILD_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +179,10 @@ class Nemesis:
 
 def kill_a_child(process: Process, random: Random) -> None:
     """kill -9 one process of the group that is not its leader."""
-    children = sorted(set(group_members(process.pid)) - {process.pid})
-    if children:
-        os.kill(random.choice(children), signal.SIGKILL)
+    # A process that was started a moment ago may have none yet.
+    assert wait_until(lambda: bool(_children_of(process)), _CHILD_SECONDS), "it has no child"
+    os.kill(random.choice(_children_of(process)), signal.SIGKILL)
+
+
+def _children_of(process: Process) -> list[int]:
+    return sorted(set(group_members(process.pid)) - {process.pid})

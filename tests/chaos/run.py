@@ -39,6 +39,8 @@ LAST_QUIET_SECONDS = 4.0
 LOAD_SECONDS_MAX = 1800.0
 DECIDED_SECONDS_MAX = 180.0
 READY_SECONDS_MAX = 60.0
+ACCEPTED_PER_SECOND_MIN = 10
+"""A run with less traffic shows nothing."""
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
 _MEMORY_BYTES_MIN = 3 * 1024**3
 ENV = {"RECOVER_AFTER": "2", "SWEEP_EVERY": "0.5"}
@@ -291,6 +293,10 @@ class _Chaos:
             errors.append(f"{left} orders undecided after {DECIDED_SECONDS_MAX:g} s")
         if self._wish.orders and load.accepted < self._wish.orders:
             errors.append(f"only {load.accepted} orders accepted")
+        if load.accepted < ACCEPTED_PER_SECOND_MIN * (times[1] - times[0]):
+            errors.append(f"only {load.accepted} orders accepted: the clients hardly asked")
+        missing_ends = {"executed", "rejected"} - {row.status for row in table.orders}
+        errors += [f"no order was {status}" for status in sorted(missing_ends)]
         missing = {kind.name for kind in nemesis.KINDS} - {
             window.kind for window in self._nemesis.windows
         }

@@ -48,6 +48,11 @@ def shown(row: OrderRow, *, is_pending: bool = False) -> dict[str, Any]:
         "id": row.id,
         "account_id": row.account,
         "status": "pending" if is_pending else row.status,
+        "operation": row.operation,
+        "issuer_name": row.issuer_name,
+        "total_shares": row.total_shares,
+        "share_price": str(row.share_price),
+        "timestamp": books.microseconds(row.timestamp) / 1_000_000,
         "business_errors": [] if is_pending else list(row.errors),
         "current_balance": balance,
     }
@@ -191,6 +196,20 @@ def record_a_keyless_order_twice(calls: list[Call], table: Table) -> Story:
 
 def leave_one_undecided(calls: list[Call], table: Table) -> Story:
     return calls, with_changed(table, 2, status="pending", sequence=None, errors=())
+
+
+def give_two_requests_one_order(calls: list[Call], table: Table) -> Story:
+    lost = placed(2, 4.5, request="r9", key="k9", sent=sent(9, "BUY", 7, "60"))
+    return [*calls, lost], table
+
+
+def give_two_requests_one_account(calls: list[Call], table: Table) -> Story:
+    return [*calls, replace(calls[0], request="b", key="kb", start=0.2, end=0.3)], table
+
+
+def answer_with_another_content(calls: list[Call], table: Table) -> Story:
+    told = json.dumps({**shown(ROWS[1], is_pending=True), "total_shares": 21})
+    return [replace(c, body=told) if c.request == "r2" else c for c in calls], table
 
 
 def never_answer(calls: list[Call], table: Table) -> Story:
@@ -359,6 +378,9 @@ LIES: list[tuple[Callable[[list[Call], Table], Story], str]] = [
     (leave_one_undecided, checker.UNDECIDED),
     (never_answer, checker.NEVER_ANSWERED),
     (answer_with_500, checker.WRONG_ANSWER),
+    (give_two_requests_one_order, checker.SHARED_ANSWER),
+    (give_two_requests_one_account, checker.SHARED_ANSWER),
+    (answer_with_another_content, checker.WRONG_ANSWER),
     (answer_a_replay_with_another_order, checker.REPLAY_CHANGED),
     (answer_a_replay_unmarked, checker.REPLAY_CHANGED),
     (spend_twice, books.UNAFFORDABLE),
