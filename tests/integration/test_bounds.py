@@ -464,6 +464,10 @@ def memory_of(stack: Stack, field: str = "VmRSS") -> int:
     return total
 
 
+REFUSED = (0, *range(400, 500))
+"""0: what was refused before it was all sent may be reset before its answer is read."""
+
+
 def hostile_requests() -> list[bytes]:
     bodies = [
         b'{"cash": ' + b"9" * 65_000 + b"}",
@@ -491,7 +495,8 @@ def test_thousands_of_hostile_requests_leave_no_memory_behind(stack: Stack) -> N
     deadline = time.monotonic() + 60
     while sent < 3000 and time.monotonic() < deadline:
         for data in requests:
-            assert fire(stack, data) < 500
+            status = fire(stack, data)
+            assert status in REFUSED, f"{status} for {data[:80]!r}"
             sent += 1
     grown = memory_of(stack) - before
     assert sent >= 1000
