@@ -7,32 +7,57 @@ the product knows nothing of them.
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 from unittest.mock import patch
 
 from greenlet import getcurrent
+from redis.exceptions import RedisError
 
 from api.acceptance import Intake, OrderLedger, Repeated
+from api.problems import Problem
 from api.status import StatusReader
 from shared.order_store import accepts, commits, parking
 from shared.order_store.errors import StoreOutcomeUnknown, StoreUnavailable
 from shared.order_store.gateway import Gateway
 from shared.order_store.records import AcceptedOrder, Head, RecordedAccount, Settlement
 from tests.simulation.scheduler import Strand
-from tests.simulation.world import ApiProcess, WorkerProcess
+from tests.simulation.world import ApiProcess, Report, WorkerProcess
 from worker.processing import Settler, Undecided
 from worker.sweeper import Sweeper
 
-BUGS: Final[dict[str, Callable[[], AbstractContextManager[None]]]] = {}
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """One bug, and what has to come of it: that, and not just something, shows it was found."""
+
+    put_in: Callable[[], AbstractContextManager[None]]
+    problem: str
+    """A part of a problem that the bug must cause."""
+    event: str = ""
+    """A part of an event in the trace without which the problem has another cause."""
+
+    def is_shown_by(self, report: Report) -> bool:
+        """Tell whether ``report`` holds what has to come of the bug."""
+        return any(self.problem in problem for problem in report.problems) and any(
+            self.event in str(event) for event in report.trace
+        )
+
+
+BUGS: Final[dict[str, Bug]] = {}
 
 
 def bug(
-    body: Callable[[], Iterator[None]],
-) -> Callable[[], AbstractContextManager[None]]:
-    """Register a seeded bug under its function's name."""
-    manager = contextmanager(body)
-    BUGS[body.__name__] = manager
-    return manager
+    problem: str, event: str = ""
+) -> Callable[[Callable[[], Iterator[None]]], Callable[[], AbstractContextManager[None]]]:
+    """Register a seeded bug under its function's name, with what must come of it (``Bug``)."""
+
+    def register(body: Callable[[], Iterator[None]]) -> Callable[[], AbstractContextManager[None]]:
+        manager = contextmanager(body)
+        BUGS[body.__name__] = Bug(manager, problem, event)
+        return manager
+
+    return register
 
 
 def _without_condition(action: dict[str, Any]) -> dict[str, Any]:
@@ -58,7 +83,7 @@ def _without_condition(action: dict[str, Any]) -> dict[str, Any]:
 # Deciding.
 
 
-@bug
+@bug("decisions where")
 def drop_version_condition() -> Iterator[None]:
     """A commit does not ask whether the account still is what it was."""
     real = commits._account_update
@@ -70,7 +95,7 @@ def drop_version_condition() -> Iterator[None]:
         yield
 
 
-@bug
+@bug("is written after it was")
 def drop_pending_condition() -> Iterator[None]:
     """A commit does not ask whether its orders still are pending."""
     real = commits._order_update
@@ -82,14 +107,14 @@ def drop_pending_condition() -> Iterator[None]:
         yield
 
 
-@bug
+@bug("is written after it was")
 def drop_both_conditions() -> Iterator[None]:
     """A commit asks nothing: the last worker wins."""
     with drop_version_condition(), drop_pending_condition():
         yield
 
 
-@bug
+@bug("decided in another sequence than accepted")
 def no_query_for_earlier_orders() -> Iterator[None]:
     """A worker decides the orders that its message names, whatever came before them."""
 
@@ -102,7 +127,7 @@ def no_query_for_earlier_orders() -> Iterator[None]:
         yield
 
 
-@bug
+@bug("orders decided without their account")
 def commit_in_two_steps() -> Iterator[None]:
     """The account and its orders are written one after the other, not as one."""
     real = Gateway.transact
@@ -119,7 +144,7 @@ def commit_in_two_steps() -> Iterator[None]:
         yield
 
 
-@bug
+@bug("to a read begun after that")
 def cache_before_commit() -> Iterator[None]:
     """A worker publishes what it is about to commit."""
     real = commits.commit
@@ -134,7 +159,7 @@ def cache_before_commit() -> Iterator[None]:
         yield
 
 
-@bug
+@bug("to a read begun after that")
 def believe_a_lost_commit() -> Iterator[None]:
     """A commit whose answer was lost is taken for done."""
     real = commits.commit
@@ -147,7 +172,7 @@ def believe_a_lost_commit() -> Iterator[None]:
         yield
 
 
-@bug
+@bug("The account has no order")
 def read_without_consistency() -> Iterator[None]:
     """Single items are read as they may have been a moment ago."""
 
@@ -163,7 +188,7 @@ def read_without_consistency() -> Iterator[None]:
 # The queue and the sweeper.
 
 
-@bug
+@bug("accepted and never decided")
 def ack_early() -> Iterator[None]:
     """A worker acknowledges a message before it has settled its orders."""
     real = WorkerProcess.handle
@@ -176,7 +201,7 @@ def ack_early() -> Iterator[None]:
         yield
 
 
-@bug
+@bug("accepted and never decided")
 def publish_before_record() -> Iterator[None]:
     """Orders are announced first and recorded then."""
     real = OrderLedger.record
@@ -194,14 +219,14 @@ def publish_before_record() -> Iterator[None]:
         yield
 
 
-@bug
+@bug("accepted and never decided")
 def no_sweeper() -> Iterator[None]:
     """Nobody looks for forgotten orders."""
     with patch.object(Sweeper, "sweep", lambda _self: 0):
         yield
 
 
-@bug
+@bug("accepted and never decided")
 def sweep_once() -> Iterator[None]:
     """An order that was sent again is never sent a third time."""
     real = Sweeper._lost
@@ -213,7 +238,7 @@ def sweep_once() -> Iterator[None]:
         yield
 
 
-@bug
+@bug("(now pending)")
 def sweep_without_condition() -> Iterator[None]:
     """The sweeper notes in the order's item that it was sent again, and writes all of it back."""
     real = Sweeper._lost
@@ -241,7 +266,7 @@ def sweep_without_condition() -> Iterator[None]:
 # Accepting.
 
 
-@bug
+@bug("the newest id goes back")
 def drop_head_condition() -> Iterator[None]:
     """Recording does not ask whether the new ids are beyond the newest."""
     real = accepts._count
@@ -253,7 +278,7 @@ def drop_head_condition() -> Iterator[None]:
         yield
 
 
-@bug
+@bug("one request made 2 orders")
 def new_ids_after_lost_answer() -> Iterator[None]:
     """A record whose answer was lost is made anew, under other ids."""
     real = OrderLedger.record
@@ -270,14 +295,14 @@ def new_ids_after_lost_answer() -> Iterator[None]:
         yield
 
 
-@bug
+@bug("one request made 2 orders")
 def trust_a_late_refusal() -> Iterator[None]:
     """A refusal after a lost answer is believed: nobody looks whether the first try is there."""
     with patch.object(Intake, "_stands", lambda _self, _entry: False):
         yield
 
 
-@bug
+@bug("accepted, but the table holds []")
 def answer_before_record() -> Iterator[None]:
     """A store that does not answer is hoped to have recorded."""
     real = OrderLedger.record
@@ -290,7 +315,7 @@ def answer_before_record() -> Iterator[None]:
         yield
 
 
-@bug
+@bug("one request made 2 orders")
 def drop_key_condition() -> Iterator[None]:
     """A key that was used before is claimed once more."""
     real = accepts._claim
@@ -303,7 +328,7 @@ def drop_key_condition() -> Iterator[None]:
         yield
 
 
-@bug
+@bug("one request made 2 orders", event="Redis has forgotten")
 def idempotency_truth_in_redis() -> Iterator[None]:
     """Which keys were used stands in the cache alone."""
     real_record, real_submit = OrderLedger.record, Intake.submit
@@ -321,13 +346,20 @@ def idempotency_truth_in_redis() -> Iterator[None]:
             return real_submit(self, request)
         redis: Any = process.cache._redis
         name = f"idempotency:{claim.scope}:{claim.client_key}"
-        with contextlib.suppress(Exception):
+        known = None
+        with contextlib.suppress(RedisError):
             known = redis.get(name)
-            if known is not None:
-                return Repeated(known.decode())
+        if known is not None:
+            used_for, order_id = known.decode().split(" ")
+            if used_for != claim.fingerprint:
+                raise Problem(422, "IDEMPOTENCY_KEY_REUSED", "used before with another body")
+            return Repeated(order_id)
+        if name in redis._server.forgotten:
+            process.note("Redis has forgotten", name)
         entry: Any = real_submit(self, request)
-        with contextlib.suppress(Exception):
-            redis.set(name, entry.order.id.encode())
+        if isinstance(entry, AcceptedOrder):
+            with contextlib.suppress(RedisError):
+                redis.set(name, f"{claim.fingerprint} {entry.order.id}".encode())
         return entry
 
     with (
@@ -340,7 +372,7 @@ def idempotency_truth_in_redis() -> Iterator[None]:
 # Reading, and what operators do.
 
 
-@bug
+@bug("but reads do not show it")
 def cache_an_older_status() -> Iterator[None]:
     """The API caches whatever it read, pending orders too."""
     real = StatusReader.order
@@ -354,7 +386,7 @@ def cache_an_older_status() -> Iterator[None]:
         yield
 
 
-@bug
+@bug("accepted less decided is -1")
 def uncounted_replay() -> Iterator[None]:
     """A replayed order is not counted as accepted once more."""
     real = parking._replay
@@ -366,7 +398,7 @@ def uncounted_replay() -> Iterator[None]:
         yield
 
 
-@bug
+@bug("orders decided without their account")
 def cancel_without_version() -> Iterator[None]:
     """A pending order is cancelled without a place in its account's decisions."""
 

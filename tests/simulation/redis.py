@@ -197,15 +197,17 @@ class CacheServer:
 
     hub: Hub
     answers: dict[str, bytes] = field(default_factory=dict)
+    forgotten: set[str] = field(default_factory=set)
 
     def flush(self) -> None:
         self.hub.counts["cache flushed"] += 1
         self.hub.note("cache", "FORGETS ALL")
+        self.forgotten.update(self.answers)
         self.answers.clear()
 
 
 class CacheClient:
-    """A Redis client, as far as ``StatusCache`` uses one."""
+    """A Redis client, as far as ``StatusCache`` (and one of ``bugs``) uses one."""
 
     def __init__(self, server: CacheServer, process: Process) -> None:
         self._server = server

@@ -1,8 +1,9 @@
 """Running schedules: one by its seed, or many over the processor's cores."""
 
 import random
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -23,6 +24,8 @@ class Summary:
     schedules: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     failed: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+    """How long they took, all together and on the clock of this machine (``run_many``)."""
 
     def add(self, other: "Summary") -> None:
         self.schedules += other.schedules
@@ -62,30 +65,36 @@ def run_many(
         range(start, min(start + CHUNK, first_seed + count))
         for start in range(first_seed, first_seed + count, CHUNK)
     ]
+    begun = time.monotonic()
     whole = Summary()
     with get_context("spawn").Pool(processes) as pool:
         for summary in pool.imap_unordered(run_seeds, chunks):
             whole.add(summary)
+            whole.seconds = time.monotonic() - begun
             tell(whole)
     whole.failed.sort()
     return whole
 
 
-def find_failure(
+def failures_until(
+    is_sought: Callable[[Report], bool],
     seeds: Iterable[int],
     bug: Callable[[], AbstractContextManager[None]] = nullcontext,
-    kind: str | None = None,
-) -> Report | None:
-    """The first schedule of ``seeds`` that fails, with ``bug`` in the product."""
+) -> list[Report]:
+    """The schedules of ``seeds`` that fail with ``bug`` in the product, up to a sought one.
+
+    The last one is what was sought, unless the seeds came to an end before.
+    """
+    failed = []
     with patches.installed(), bug():
-        return next(_failures(seeds, kind), None)
-
-
-def _failures(seeds: Iterable[int], kind: str | None) -> Iterator[Report]:
-    for seed in seeds:
-        report = run_one(seed, kind)
-        if report.problems:
-            yield report
+        for seed in seeds:
+            report = run_one(seed)
+            if not report.problems:
+                continue
+            failed.append(report)
+            if is_sought(report):
+                break
+    return failed
 
 
 def write_report(report: Report) -> str:
@@ -97,10 +106,10 @@ def write_report(report: Report) -> str:
     return "\n".join(lines)
 
 
-def write_summary(summary: Summary, took_seconds: float) -> str:
+def write_summary(summary: Summary) -> str:
     """How many schedules there were, and how often what went wrong in them."""
     lines = [
-        f"{summary.schedules} schedules in {took_seconds:.0f} s, {len(summary.failed)} failed",
+        f"{summary.schedules} schedules in {summary.seconds:.0f} s, {len(summary.failed)} failed",
         *(f"  {count:9,}  {what}" for what, count in sorted(summary.counts.items())),
     ]
     return "\n".join(lines)

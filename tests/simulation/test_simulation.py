@@ -1,6 +1,7 @@
 """The protocol under everything that may go wrong, by the seed; and what happens to bugs in it."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,18 @@ from tests.simulation.scenario import KINDS
 SCHEDULES = 10_000
 BUG_SCHEDULES = 2_000
 """Each seeded bug has to show within so many schedules."""
+
+PROMISED_SECONDS = 120.0
+"""How long the schedules take on two cores; on one, twice as long."""
+
+SLACK = 2.0
+"""Machines are noisy, and other tests run at the same time."""
+
+MISTAKE_IN_A_PATCH = re.compile(
+    r"\b(TypeError|AttributeError|NameError|UnboundLocalError|KeyError|IndexError|ValueError"
+    r"|AssertionError|RuntimeError)\("
+)
+"""What a bug that no longer fits the product would raise, where it should do harm in silence."""
 
 REPLAYED = range(40)
 ROOT = Path(__file__).parents[2]
@@ -87,6 +100,14 @@ def test_everything_that_may_go_wrong_went_wrong_in_them(summary: Summary) -> No
     assert not [what for what in MUST_HAPPEN if not summary.counts[what]]
 
 
+@pytest.mark.timeout(600)
+def test_they_take_no_longer_than_promised(summary: Summary) -> None:
+    scale = 2 / min(2, os.cpu_count() or 1)
+    sys.stdout.write(f"{summary.schedules} schedules in {summary.seconds:.0f} s\n")
+
+    assert 0 < summary.seconds < PROMISED_SECONDS * scale * SLACK
+
+
 def test_a_seed_is_a_schedule_to_the_byte() -> None:
     assert traces(REPLAYED) == traces(REPLAYED)
 
@@ -118,14 +139,18 @@ def test_a_trace_says_how_to_replay_it() -> None:
 
 @pytest.mark.parametrize("name", sorted(BUGS))
 def test_a_seeded_bug_is_found(name: str) -> None:
-    found = runner.find_failure(range(BUG_SCHEDULES), BUGS[name])
+    bug = BUGS[name]
+    failed = runner.failures_until(bug.is_shown_by, range(BUG_SCHEDULES), bug.put_in)
 
-    assert found is not None, f"{BUG_SCHEDULES} schedules did not show {name}"
+    problems = [problem for report in failed for problem in report.problems]
+    assert not [problem for problem in problems if MISTAKE_IN_A_PATCH.search(problem)]
+    assert failed, f"{BUG_SCHEDULES} schedules did not fail with {name}"
+    assert bug.is_shown_by(failed[-1]), f"{BUG_SCHEDULES} schedules did not show {bug.problem!r}"
 
 
 def test_a_seeded_bug_leaves_the_product_as_it_was() -> None:
     for bug in BUGS.values():
-        with bug():
+        with bug.put_in():
             pass
 
-    assert runner.find_failure(range(20)) is None
+    assert not runner.failures_until(lambda _: True, range(20))
