@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from unittest.mock import patch
 
+from botocore.exceptions import BotoCoreError, ClientError
 from greenlet import getcurrent
 from redis.exceptions import RedisError
 
@@ -256,7 +257,7 @@ def sweep_without_condition() -> Iterator[None]:
     def safe(self: Sweeper, lost_before: Any) -> Any:
         try:
             return writing(self, lost_before)
-        except Exception as error:
+        except (BotoCoreError, ClientError) as error:
             raise StoreUnavailable(str(error)) from error
 
     with patch.object(Sweeper, "_lost", safe):
