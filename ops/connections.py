@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import click
 from pydantic import ValidationError
 
-from shared.clients import DYNAMODB_READ_SECONDS_WORKER, broker_client, dynamodb_client
+from shared.clients import DYNAMODB_READ_SECONDS_WORKER, broker_client, table_client
 from shared.order_store.errors import StoreError
 from shared.order_store.gateway import Gateway
 from shared.settings import Settings
@@ -33,7 +33,7 @@ def read_settings() -> Settings:
 def open_client(connections: int = _CONNECTIONS) -> "DynamoDBClient":
     """A client of DynamoDB; boto reads from the environment where that is."""
     try:
-        return dynamodb_client(connections, DYNAMODB_READ_SECONDS_WORKER)
+        return table_client(connections, DYNAMODB_READ_SECONDS_WORKER)
     except Exception as error:  # boto's own, of many kinds: no region, no such profile
         raise click.ClickException(
             f"boto is not set up to reach DynamoDB: {error}\n"

@@ -13,7 +13,7 @@ from ops.connections import open_gateway, open_queue, read_settings, store_error
 from shared.domain.decision import Rules, violated_rules
 from shared.domain.money import plain
 from shared.domain.order import Order, OrderStatus
-from shared.ids import OrderRef, is_order_id
+from shared.ids import OrderRef, by_account, is_order_id
 from shared.order_store import items, parking, reads
 from shared.order_store.errors import StoreRefused, StoreUnavailable, UnreadableItem
 from shared.order_store.gateway import Gateway, chunks
@@ -209,11 +209,8 @@ def _enqueue(queue: TaskQueue, refs: Sequence[OrderRef]) -> None:
     """Announce replayed orders: those of each account alone, lest one that kills its worker
     takes others along.
     """
-    by_account: dict[int, list[OrderRef]] = {}
-    for ref in refs:
-        by_account.setdefault(ref[0], []).append(ref)
     try:
-        for own in by_account.values():
+        for own in by_account(refs).values():
             for message in chunks(own, MESSAGE_ORDERS_MAX):
                 queue.publish(message, _now())
     except QueueUnavailable as error:

@@ -53,7 +53,7 @@ def dynamodb_client(
 
 
 def table_client(connections: int, read_seconds: float = DYNAMODB_READ_SECONDS) -> "DynamoDBClient":
-    """A client of the calls that traffic makes, for as many threads as ``connections``.
+    """A client of the calls on the table, for as many threads as ``connections``.
 
     It costs a fraction of boto3's. Endpoint, region, credentials and authorities are those that
     boto3 would use; where it would go through an HTTP proxy, this one goes straight.

@@ -7,6 +7,7 @@ hold its fraction, so that ids of one process are 244 ns apart and strictly incr
 import secrets
 import threading
 import uuid
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -22,6 +23,14 @@ OrderRef = tuple[int, str]
 
 NO_ORDER_ID: Final = "00000000-0000-0000-0000-000000000000"
 """Sorts before every order id: the last accepted id of an account without orders."""
+
+
+def by_account(refs: Iterable[OrderRef]) -> dict[int, list[OrderRef]]:
+    """Sort ``refs`` by account; both keep their sequence."""
+    sorted_: dict[int, list[OrderRef]] = {}
+    for ref in refs:
+        sorted_.setdefault(ref[0], []).append(ref)
+    return sorted_
 
 
 class OrderIds:

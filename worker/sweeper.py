@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Final
 
 from shared.clients import DYNAMODB_READ_SECONDS_WORKER, broker_client, table_client
-from shared.ids import OrderRef
+from shared.ids import OrderRef, by_account
 from shared.logs import configure_logs, get_logger
 from shared.order_store import reads
 from shared.order_store.errors import StoreError
@@ -95,11 +95,8 @@ def _messages(
 
     So an order that kills its worker takes no other account's orders with it twice.
     """
-    by_account: dict[int, list[OrderRef]] = {}
-    for ref in lost:
-        by_account.setdefault(ref[0], []).append(ref)
     fresh: list[OrderRef] = []
-    for refs in by_account.values():
+    for refs in by_account(lost).values():
         if any(ref in sent for ref in refs):
             yield refs[:MESSAGE_ORDERS_MAX], True
         else:

@@ -181,13 +181,13 @@ def park_unreadable_account(
         reason = cancelled.refused.get(0)  # the order's own action
         if reason is not None and reason.is_condition:
             return False
+        is_counted = False
     except StoreRefused:
-        # Some engines refuse a damaged head's whole transaction.
-        return _update(gateway, order)
+        # Some engines refuse the whole transaction for a damaged head.
+        is_counted = False
     else:
-        return True
-    # There is no head to count in.
-    return _update(gateway, order)
+        is_counted = True
+    return is_counted or _update(gateway, order)
 
 
 def cancel_pending(

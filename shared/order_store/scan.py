@@ -4,7 +4,6 @@ Pages come as DynamoDB sends them: the items of one partition key together, in t
 sort keys. Nobody waits for these reads, so a store that is busy is asked again for a while.
 """
 
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -31,7 +30,6 @@ _BACKOFF_SECONDS_MAX: Final = 5.0
 
 _QUEUE_POLL_SECONDS: Final = 0.5
 _READER_END_SECONDS: Final = 60.0
-_HTTP_ERROR_STATUS: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +70,7 @@ class Pace:
 
 
 class TableReader:
-    """Reads pages of one table. Safe to share between threads; its client is for reading alone."""
+    """Reads pages of one table. Safe to share between threads."""
 
     def __init__(
         self,
@@ -82,8 +80,8 @@ class TableReader:
         pace: Pace | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Use ``client``, which nobody else uses: its answers are parsed in a way of our own."""
-        self._gateway = _ScanGateway(client, table_name)
+        """Read ``table_name`` through ``client``."""
+        self._gateway = _ScanGateway(client, table_name, read_attempts=1)
         self._pace = pace or Pace(None)
         self._repeat = Retrying(
             stop=stop_after_attempt(READ_ATTEMPTS),
@@ -219,13 +217,6 @@ class _Read:
 class _ScanGateway(Gateway):
     """The two calls that only whoever reads everything needs."""
 
-    def __init__(self, client: "DynamoDBClient", table_name: str) -> None:
-        super().__init__(client, table_name, read_attempts=1)
-        for operation in ("Scan", "Query"):
-            client.meta.events.register(
-                f"before-parse.dynamodb.{operation}", _parse, unique_id=f"parse-{operation}"
-            )
-
     def describe(self) -> dict[str, Any]:
         answer: Any = self._call(lambda: self._client.describe_table(TableName=self.table_name))
         table: dict[str, Any] = answer["Table"]
@@ -234,20 +225,6 @@ class _ScanGateway(Gateway):
     def scan(self, **arguments: Any) -> tuple[Page, Key | None]:
         answer = self._call(lambda: self._client.scan(TableName=self.table_name, **arguments))
         return answer["Items"], answer.get("LastEvaluatedKey")
-
-
-def _parse(
-    response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any
-) -> None:
-    """Take the answer as the JSON that it is.
-
-    boto walks through every attribute to convert the binary ones, of which we have none: that
-    takes several times longer than all that is done with the items.
-    """
-    if response_dict["status_code"] >= _HTTP_ERROR_STATUS:
-        return
-    customized_response_dict.update(json.loads(response_dict["body"]))
-    response_dict["body"] = b"{}"
 
 
 def _received(pages: "Queue[_Read]", readers: list[threading.Thread]) -> Iterator[tuple[int, Page]]:

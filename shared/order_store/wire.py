@@ -1,4 +1,4 @@
-"""The calls of the table's traffic, without boto3's generic machinery.
+"""The calls of the table's traffic and of its audit, without boto3's generic machinery.
 
 This package writes its items in DynamoDB's own notation, which is the JSON of its API. boto3 walks
 every value of it along the service's model, there and back, which costs more than all the rest of
@@ -87,6 +87,10 @@ class DynamoDBWire:
     def transact_write_items(self, **arguments: Any) -> dict[str, Any]:
         """Change several items, all or none."""
         return self._call("TransactWriteItems", arguments)
+
+    def describe_table(self, **arguments: Any) -> dict[str, Any]:
+        """Tell what the table is; its dates are numbers here."""
+        return self._call("DescribeTable", arguments)
 
     def _call(self, operation: str, arguments: dict[str, Any]) -> dict[str, Any]:
         status, body = self._send(self._signed(operation, arguments))

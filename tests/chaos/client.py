@@ -17,8 +17,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tests.chaos.history import ACCOUNT, LIST, OPEN, ORDER, PLACE, Call, Recorder
-from tests.chaos.http_client import Answer, Connection, NoAnswer
+from tests.chaos.asking import ask_and_note
+from tests.chaos.history import ACCOUNT, LIST, OPEN, ORDER, PLACE, Recorder
+from tests.chaos.http_client import Answer, Connection
 
 TIMEOUT_SECONDS = 4.0
 FINISH_SECONDS = 45.0
@@ -216,35 +217,12 @@ class Client:
         method: str,
         path: str,
         *,
-        request: str = "",
-        sent: str | None = None,
-        key: str | None = None,
         connection: Connection | None = None,
         **about: Any,
     ) -> Answer | None:
         """One request, written down with what came of it."""
         connection = connection or self._random.choice(self._connections)
-        start = time.monotonic()
-        answer, trouble = None, None
-        try:
-            answer = await connection.ask(method, path, sent, key)
-        except NoAnswer as error:
-            trouble = str(error)
-        self.shared.recorder.add(
-            Call(
-                op,
-                request,
-                start,
-                time.monotonic(),
-                status=answer.status if answer else None,
-                body=answer.body if answer else None,
-                key=key,
-                sent=sent,
-                replayed=answer.replayed if answer else False,
-                error=trouble,
-                **about,
-            )
-        )
+        answer = await ask_and_note(connection, self.shared.recorder, op, method, path, **about)
         if answer is None:
             # A refused connection is found out at once: do not run in circles.
             await asyncio.sleep(self._random.uniform(*_RETRY_PAUSE_SECONDS))

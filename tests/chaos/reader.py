@@ -2,11 +2,11 @@
 
 import asyncio
 import json
-import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tests.chaos.asking import ask_and_note
 from tests.chaos.history import ACCOUNT, LIST, OPEN, PLACE, Call, Recorder
 from tests.chaos.http_client import Answer, Connection, NoAnswer
 
@@ -27,39 +27,10 @@ class Reader:
         self._connection = Connection(port, _TIMEOUT_SECONDS)
         self._recorder = recorder
 
-    async def call(
-        self,
-        op: str,
-        method: str,
-        path: str,
-        *,
-        request: str = "",
-        key: str | None = None,
-        sent: str | None = None,
-        **about: Any,
-    ) -> Answer:
+    async def call(self, op: str, method: str, path: str, **about: Any) -> Answer:
         """Call until there is an answer other than 503, and write every try down."""
         for _ in range(_ATTEMPTS):
-            start, answer, trouble = time.monotonic(), None, None
-            try:
-                answer = await self._connection.ask(method, path, sent, key)
-            except NoAnswer as error:
-                trouble = str(error)
-            self._recorder.add(
-                Call(
-                    op,
-                    request,
-                    start,
-                    time.monotonic(),
-                    status=answer.status if answer else None,
-                    body=answer.body if answer else None,
-                    key=key,
-                    sent=sent,
-                    replayed=answer.replayed if answer else False,
-                    error=trouble,
-                    **about,
-                )
-            )
+            answer = await ask_and_note(self._connection, self._recorder, op, method, path, **about)
             if answer is not None and answer.status != 503:
                 return answer
             await asyncio.sleep(_PAUSE_SECONDS)

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -46,7 +45,6 @@ class PagedClient:
         self._lock = threading.Lock()
         self.errors: list[Exception] = []
         self.scans: list[dict[str, Any]] = []
-        self.meta = SimpleNamespace(events=SimpleNamespace(register=lambda *_, **__: None))
 
     def scan(self, **arguments: Any) -> dict[str, Any]:
         with self._lock:

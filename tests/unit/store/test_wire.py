@@ -114,7 +114,16 @@ def test_calls_share_a_connection(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["get_item", "batch_get_item", "query", "update_item", "transact_write_items"]
+    "name",
+    [
+        "get_item",
+        "batch_get_item",
+        "query",
+        "scan",
+        "update_item",
+        "transact_write_items",
+        "describe_table",
+    ],
 )
 def test_each_call_names_its_operation(server: Server, name: str) -> None:
     getattr(wire_to(server.url), name)(TableName="orders")
