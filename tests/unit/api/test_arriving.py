@@ -1,6 +1,5 @@
 """When a request is whole, however it is cut into pieces."""
 
-import time
 from itertools import pairwise
 
 import pytest
@@ -9,6 +8,7 @@ from hypothesis import strategies as st
 
 from api.arriving import CHUNK_LINE_BYTES_MAX, CHUNKED_OVERHEAD, HEAD_BYTES_MAX, Arrival, Arriving
 from tests.unit.factories import STEADY
+from tests.unit.processor_time import processor_time
 
 BODY_BYTES_MAX = 100
 
@@ -140,6 +140,6 @@ def test_a_client_that_expects_to_be_told_is_told_once_and_only_if_its_body_is_t
     ],
 )
 def test_a_byte_at_a_time_costs_no_time(request_bytes: bytes) -> None:
-    started = time.process_time()
-    states(*in_bytes(request_bytes))
-    assert time.process_time() - started < 2
+    with processor_time() as spent:
+        states(*in_bytes(request_bytes))
+    assert spent.seconds < 2
