@@ -46,14 +46,17 @@ class GroupCommit(Generic[T, R]):
         weigh: Callable[[T], int],
         weight_max: int,
         after: Callable[[Sequence[R | Exception]], None] = lambda _: None,
+        gather: Callable[[], None] = lambda: None,
     ) -> None:
         """Commit groups whose weights add up to at most ``weight_max``.
 
         ``commit`` answers for each item, in their sequence, with a result or an exception.
-        ``after`` gets those answers when everybody but the leader has gone on.
+        ``after`` gets those answers when everybody but the leader has gone on. ``gather`` is called
+        by who is to lead and found nobody at work, before it takes its group.
         """
         self._commit = commit
         self._after = after
+        self._gather = gather
         self._weigh = weigh
         self._weight_max = weight_max
         self._lock = threading.Lock()
@@ -74,7 +77,9 @@ class GroupCommit(Generic[T, R]):
             self._waiting.append(entry)
             entry.leads = not self._has_leader
             self._has_leader = True
-        if not entry.leads:
+        if entry.leads:
+            self._gather()
+        else:
             # Every leader keeps a deadline and wakes its successor; the limit is for a dead one.
             entry.wake.wait(WAIT_SECONDS_MAX)
         if entry.leads:

@@ -15,12 +15,13 @@ _settings = Settings()
 
 bind = f"{_settings.api_host}:{_settings.api_port}"
 workers = _settings.api_processes
-threads = _settings.api_threads
 worker_class = DrainingWorker
 preload_app = False
 backlog = 1024
 # Each costs a file descriptor, of which a process usually has 1,024.
-worker_connections = max(512, 2 * threads)
+worker_connections = max(512, 2 * _settings.api_threads)
+# Answers go through the worker's own limits.
+sendfile = False
 # Nobody's word on scheme, path or address is taken: no answer depends on them.
 forwarded_allow_ips = ""
 keepalive = 30

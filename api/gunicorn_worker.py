@@ -11,16 +11,14 @@ in steps:
 """
 
 import select
-import signal
-import time
-from collections.abc import Callable
-from threading import Timer
 from types import FrameType
 from typing import Any, Final
 
+import gevent
+
 from api import draining
+from api.green_worker import GreenWorker
 from api.listener import turn_away_newcomers
-from api.patient_worker import PatientWorker
 from shared.logs import get_logger
 
 HANDSHAKE_SECONDS: Final = 0.1
@@ -33,7 +31,7 @@ SILENT_SECONDS: Final = 2.0
 log = get_logger(__name__)
 
 
-class DrainingWorker(PatientWorker):
+class DrainingWorker(GreenWorker):
     """Drains on SIGTERM; SIGINT and SIGQUIT stay quick."""
 
     drain_seconds: float = 0.0
@@ -42,48 +40,27 @@ class DrainingWorker(PatientWorker):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM: begin to drain (a second one changes nothing)."""
         del sig, frame
-        # In the main loop, not in here: a handler may interrupt the start of another thread.
-        self.method_queue.defer(self._drain)
+        # In a thread of its own, not in here: a handler may interrupt whatever runs.
+        gevent.spawn(self._drain)
 
-    def set_accept_enabled(self, enabled: bool) -> None:
-        """Accept or not; a process that ends also takes in who waits, and closes the door."""
-        super().set_accept_enabled(enabled)
-        if not enabled and not self.alive:
-            self._close_listeners()
-            self._limit_silent_connections()
+    def close_door(self) -> None:
+        """Take in who waits, and close the door; whoever stays silent is parted from soon."""
+        for listener in self.sockets:
+            self._accept_waiting(listener)
+        super().close_door()
+        gevent.spawn_later(SILENT_SECONDS, self.close_silent)
 
     def _drain(self) -> None:
         if draining.is_draining():
             return
         draining.begin()
         log.info("draining", seconds=self.drain_seconds)
-        self._after(self.drain_seconds, self._turn_away)
-
-    def _turn_away(self) -> None:
-        able = [turn_away_newcomers(listener.sock) for listener in self.sockets]
-        self._after(HANDSHAKE_SECONDS if all(able) else 0, self._end)
-
-    def _end(self) -> None:
-        super().handle_exit(signal.SIGTERM, None)
-
-    def _after(self, seconds: float, step: Callable[[], None]) -> None:
-        """Take ``step`` in the main loop, ``seconds`` from now."""
-        timer = Timer(seconds, self.method_queue.defer, (step,))
-        timer.daemon = True
-        timer.start()
-
-    def _close_listeners(self) -> None:
-        for listener in self.sockets:
-            self._accept_waiting(listener)
-            listener.close()
+        gevent.sleep(self.drain_seconds)
+        able = [turn_away_newcomers(listener) for listener in self.sockets]
+        gevent.sleep(HANDSHAKE_SECONDS if all(able) else 0)
+        self.end()
 
     def _accept_waiting(self, listener: Any) -> None:
         for _ in range(self.cfg.backlog):
             if not select.select([listener], [], [], 0)[0] or not self.accept(listener):
                 return
-
-    def _limit_silent_connections(self) -> None:
-        deadline = time.monotonic() + SILENT_SECONDS
-        for connection in self.pending_conns:
-            if connection.is_silent:
-                connection.timeout = min(connection.timeout, deadline)

@@ -4,13 +4,14 @@ Only final statuses are stored, each of them for good, so the cache can never sh
 than one that was seen before. It holds the bytes of the answer. Everything works without it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from redis import Redis
 from redis.exceptions import RedisError
 
 from shared.cooldown import Cooldown
+from shared.ids import OrderRef
 from shared.logs import get_logger
 
 _PREFIX: Final = "order:1"
@@ -32,14 +33,18 @@ class StatusCache:
 
     def get(self, account_id: int, order_id: str) -> bytes | None:
         """The final answer for an order, or None if it is not cached or Redis does not answer."""
+        return self.get_many([(account_id, order_id)])[0]
+
+    def get_many(self, refs: Sequence[OrderRef]) -> list[bytes | None]:
+        """``get`` for each of ``refs``, in one round trip."""
         if self._cooldown.is_active:
-            return None
+            return [None] * len(refs)
         try:
-            found = self._redis.get(_key(account_id, order_id))
+            found = self._redis.mget([_key(*ref) for ref in refs])
         except RedisError as error:
             self._rest("read", error)
-            return None
-        return found if isinstance(found, bytes) else None
+            return [None] * len(refs)
+        return [value if isinstance(value, bytes) else None for value in found]
 
     def put(self, answers: Iterable[tuple[int, str, bytes]]) -> None:
         """Store final answers (account id, order id, body) in one round trip."""

@@ -5,6 +5,7 @@ without harm: the store is the truth and the sweeper sends again what was forgot
 """
 
 import json
+import ssl
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -50,6 +51,8 @@ def celery_app(settings: Settings, *, connections: int, socket_seconds: float) -
     app = Celery("orders", broker=settings.redis_url, set_as_current=False)
     app.conf.update(
         broker_transport=TRANSPORT,
+        # The transport is named here, so kombu does not read from the URL that there is TLS.
+        broker_use_ssl={"ssl_cert_reqs": ssl.CERT_REQUIRED} if _is_tls(settings) else None,
         task_default_queue=ORDERS_QUEUE,
         task_serializer="json",
         accept_content=["json"],
@@ -82,6 +85,10 @@ def celery_app(settings: Settings, *, connections: int, socket_seconds: float) -
         },
     )
     return app
+
+
+def _is_tls(settings: Settings) -> bool:
+    return settings.redis_url.startswith("rediss:")
 
 
 def publisher_app(settings: Settings, connections: int) -> Celery:

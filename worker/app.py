@@ -50,7 +50,11 @@ _CONNECTIONS = 4
 
 settings = Settings()
 app = worker_app(settings)
-app.conf.update(worker_concurrency=settings.worker_processes, worker_pool="prefork")
+app.conf.update(
+    worker_concurrency=settings.worker_processes,
+    worker_pool="prefork",
+    worker_consumer="worker.consumer:EventBatchingConsumer",
+)
 
 log = get_logger(__name__)
 

@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from api.arriving import HEAD_BYTES_MAX
-from api.patient_worker import SEND_SECONDS_MAX
+from api.green_worker import SEND_SECONDS_MAX
 from local.processes import group_members, wait_until
 from tests.integration.client import Client, order_body, until
 from tests.stack import Engines, Stack

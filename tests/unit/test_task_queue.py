@@ -1,4 +1,5 @@
 import json
+import ssl
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, cast
@@ -285,3 +286,13 @@ def test_the_worker_knows_the_task_that_is_published(app: Celery) -> None:
     assert task.acks_late is True
     assert task.ignore_result is True
     assert list(worker.app.amqp.queues) == [ORDERS_QUEUE]
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [("rediss://broker:6379/0", ssl.CERT_REQUIRED), ("redis://broker:6379/0", None)],
+)
+def test_a_url_with_tls_is_never_spoken_to_in_plain_text(url: str, expected: object) -> None:
+    with publisher_app(Settings(redis_url=url), connections=1).connection_for_write() as connection:
+        options = connection.transport.client.ssl
+    assert (options["ssl_cert_reqs"] if options else None) == expected

@@ -1,0 +1,224 @@
+"""The worker where real clients cannot bring it on demand; the rest is tested over real sockets."""
+
+import errno
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import gevent
+import pytest
+from gevent import socket
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
+
+from api import green_worker
+from api.green_worker import HELD_BYTES_FREE, HELD_BYTES_MAX, Connection, GreenWorker
+from api.places import Places
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+CLIENT, SERVER = ("127.0.0.1", 1), ("127.0.0.1", 2)
+
+
+def answer(_environ: Any, start_response: Any) -> list[bytes]:
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+
+
+@pytest.fixture(name="places")
+def _places(monkeypatch: pytest.MonkeyPatch) -> Places:
+    """The places of a process of its own, one of them."""
+    places = Places()
+    places.limit(1)
+    monkeypatch.setattr(green_worker, "places", places)
+    return places
+
+
+@pytest.fixture(name="worker")
+def _worker(places: Places) -> Iterator[GreenWorker]:
+    cfg = Config()
+    worker = GreenWorker(0, 0, [], None, 30, cfg, Logger(cfg))
+    worker.wsgi = answer
+    yield worker
+    worker.tmp.close()
+
+
+@pytest.fixture(name="pair")
+def _pair(worker: GreenWorker) -> Iterator[tuple[Connection, socket.socket]]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        theirs = socket.socket()
+        theirs.connect(listener.getsockname())
+        ours, _ = listener.accept()
+    conn = Connection(ours, worker.has_room_for)
+    worker._connections.add(conn)
+    theirs.settimeout(5)
+    yield conn, theirs
+    ours.close()
+    theirs.close()
+
+
+def served(worker: GreenWorker, conn: Connection) -> "gevent.Greenlet[..., None]":
+    """The green thread that serves ``conn``, begun."""
+    thread = gevent.spawn(worker._serve, conn, CLIENT, SERVER)
+    gevent.sleep(0.01)
+    return thread
+
+
+class FullListener:
+    """A listening socket on a machine without file descriptors."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def accept(self) -> Any:
+        raise OSError(self.number, "no room")
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EAGAIN])
+def test_a_machine_without_room_for_a_connection_does_not_end_the_worker(
+    worker: GreenWorker, pair: tuple[Connection, socket.socket], number: int
+) -> None:
+    conn, theirs = pair
+    serving = served(worker, conn)
+    # One that is idle makes room, unless there was only nobody to accept.
+    is_full = number != errno.EAGAIN
+    assert worker.accept(FullListener(number)) is not is_full  # type: ignore[arg-type]
+    gevent.sleep(0.01)
+    theirs.close()
+    serving.join(5)
+    assert not worker._connections
+
+
+def test_the_longest_idle_connection_makes_room(
+    worker: GreenWorker, pair: tuple[Connection, socket.socket]
+) -> None:
+    conn, theirs = pair
+    serving = served(worker, conn)
+    worker.close_idle()
+    assert theirs.recv(1) == b""
+    theirs.close()
+    serving.join(5)
+    assert not worker._connections
+    assert not worker._idle
+    worker.close_idle()  # nobody is idle any more
+
+
+def test_a_request_that_came_before_its_connection_made_room_is_served(
+    worker: GreenWorker, pair: tuple[Connection, socket.socket]
+) -> None:
+    conn, theirs = pair
+    served(worker, conn)
+    theirs.sendall(REQUEST)
+    worker.close_idle()
+    assert theirs.recv(10_000).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_request_that_waited_too_long_for_a_place_is_refused(
+    worker: GreenWorker,
+    pair: tuple[Connection, socket.socket],
+    places: Places,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    conn, theirs = pair
+    assert places.take()
+    monkeypatch.setattr(places, "take", lambda: False)
+    served(worker, conn)
+    theirs.sendall(REQUEST)
+    refused = theirs.recv(10_000)
+    assert refused.startswith(b"HTTP/1.1 503 ")
+    assert b"Retry-After: 1\r\n" in refused
+
+
+def test_a_place_is_given_back_after_each_request_whatever_became_of_it(
+    worker: GreenWorker, pair: tuple[Connection, socket.socket], places: Places
+) -> None:
+    conn, theirs = pair
+    served(worker, conn)
+    theirs.sendall(REQUEST)
+    assert theirs.recv(10_000).startswith(b"HTTP/1.1 200 ")
+    theirs.sendall(b"GET / HTTP/3.9\r\n\r\n")
+    assert theirs.recv(10_000).startswith(b"HTTP/1.1 400 ")
+    assert places.take(0)
+
+
+def test_whoever_waits_for_news_leaves_its_place_to_others(places: Places) -> None:
+    assert places.take(0)
+    assert not places.take(0)
+    with places.left():
+        assert places.take(0)
+        places.give_back()
+    assert not places.take(0)
+
+
+def test_without_a_server_that_counts_there_is_room_for_all() -> None:
+    places = Places()
+    assert all(places.take(0) for _ in range(100))
+    with places.left():
+        assert places.take(0)
+
+
+def test_a_connection_may_hold_more_while_the_process_has_room(
+    worker: GreenWorker, pair: tuple[Connection, socket.socket]
+) -> None:
+    conn, _ = pair
+    other_ends = socket.socketpair()
+    other = Connection(other_ends[0], worker.has_room_for)
+    worker._connections.add(other)
+    other.unsent = HELD_BYTES_MAX - HELD_BYTES_FREE - 1
+    conn.unsent = HELD_BYTES_FREE + 1
+    assert worker.has_room_for(conn)
+    conn.unsent += 1
+    assert not worker.has_room_for(conn)
+    conn.unsent = HELD_BYTES_FREE
+    assert worker.has_room_for(conn)
+    for end in other_ends:
+        end.close()
+
+
+def test_an_answer_that_is_taken_slowly_arrives_whole(
+    pair: tuple[Connection, socket.socket],
+) -> None:
+    conn, theirs = pair
+    large = b"x" * 1_000_000
+    sending = gevent.spawn(conn.sendall, large)
+    got = b""
+    while len(got) < len(large):
+        got += theirs.recv(65_536)
+        gevent.sleep(0)
+    sending.join(5)
+    assert got == large
+    assert conn.held == 0
+
+
+def test_an_answer_that_is_not_fetched_in_time_resets_its_connection(
+    pair: tuple[Connection, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(green_worker, "SEND_SECONDS_MAX", 0.05)
+    conn, _ = pair
+    with pytest.raises(ConnectionAbortedError):
+        conn.sendall(b"x" * 1_000_000)
+    assert conn.sock.fileno() == -1
+
+
+def test_an_answer_without_room_resets_its_connection(
+    pair: tuple[Connection, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(green_worker, "HELD_BYTES_MAX", HELD_BYTES_FREE)
+    conn, _ = pair
+    with pytest.raises(ConnectionAbortedError):
+        conn.sendall(b"x" * (HELD_BYTES_FREE + 1))
+    assert conn.sock.fileno() == -1
+
+
+def test_what_speaks_to_servers_is_imported_after_sockets_were_made_green() -> None:
+    """A TLS context that was made of the old classes recurses without an end."""
+    program = (
+        "import sys, gunicorn.app.wsgiapp, api.gunicorn_conf; "
+        "print([name for name in ('urllib3', 'redis', 'kombu') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "[]"
