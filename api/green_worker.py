@@ -54,6 +54,8 @@ ACCEPT_PAUSE_SECONDS: Final = 0.1
 _ROOM_SECONDS: Final = 0.05
 _BEAT_SECONDS: Final = 1.0
 _AT_ONCE: Final = struct.pack("ii", 1, 0)
+_ANSWER: Final = b"HTTP/1."
+_HEAD_END: Final = b"\r\n\r\n"
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _NO_ROOM: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _TOO_LARGE: Final = Problem(413, "REQUEST_ENTITY_TOO_LARGE", "The body is over its limit.")
@@ -87,6 +89,7 @@ class Connection:
         self.is_silent = True
         """Nothing of a request has arrived yet."""
         self.is_out_of_step = False
+        self._head = b""
         self._room_for = room_for
         for option in (plain_socket.SO_SNDBUF, plain_socket.SO_RCVBUF):
             sock.setsockopt(plain_socket.SOL_SOCKET, option, KERNEL_BYTES)
@@ -116,8 +119,24 @@ class Connection:
             return bytes(self.sock.recv(RECEIVE_BYTES))
 
     def sendall(self, data: Any, flags: int = 0) -> None:
-        """Send ``data`` in time (raises ``OSError`` if the client is gone, or takes too long)."""
+        """Send ``data`` in time (raises ``OSError`` if the client is gone, or takes too long).
+
+        gunicorn sends an answer's head apart from its body: the head waits for what comes next, and
+        both go out as one.
+        """
         del flags
+        if not self._head and data.startswith(_ANSWER) and data.endswith(_HEAD_END):
+            self._head = data
+            return
+        data, self._head = self._head + data, b""
+        self._send(data)
+
+    def flush(self) -> None:
+        """Send a head that no body came after; raises as ``sendall``."""
+        if self._head:
+            self.sendall(b"")
+
+    def _send(self, data: bytes) -> None:
         self.sock.settimeout(SEND_SECONDS_MAX)
         self.unsent = len(data)
         try:
@@ -309,7 +328,7 @@ class GreenWorker(GeventWorker):  # type: ignore[misc]
             # Before the application sees it, so that a damaged body is no error of the app's.
             req.body = io.BytesIO(req.body.read())
             if not conn.is_out_of_step:
-                self.handle_request(server, req, conn, client)
+                self._answer(server, req, conn, client)
         except (StopIteration, errors.NoMoreData):
             raise Parted from None
         except OSError:
@@ -319,6 +338,12 @@ class GreenWorker(GeventWorker):  # type: ignore[misc]
             raise Parted from error
         if conn.is_out_of_step:
             raise Parted
+
+    def _answer(self, server: Any, req: Any, conn: Connection, client: Any) -> None:
+        try:
+            self.handle_request(server, req, conn, client)
+        finally:
+            conn.flush()
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer for ``exc``; a request that cannot be parsed is the client's fault alone."""
@@ -332,6 +357,7 @@ class GreenWorker(GeventWorker):  # type: ignore[misc]
     def _say(self, conn: Connection, data: bytes) -> None:
         try:
             conn.sendall(data)
+            conn.flush()
         except OSError as error:
             self.log.debug("client is gone: %s", error)
 

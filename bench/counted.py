@@ -114,12 +114,13 @@ class KeptCache(StatusCache):
         """Nothing is cached."""
         self.answers: dict[OrderRef, bytes] = {}
 
-    def get(self, account_id: int, order_id: str) -> bytes | None:
-        """The answer that was put."""
-        return self.answers.get((account_id, order_id))
+    def get_many(self, refs: Sequence[OrderRef]) -> list[bytes | None]:
+        """The answers that were put."""
+        return [self.answers.get(ref) for ref in refs]
 
-    def put(self, answers: Any) -> None:
+    def put(self, answers: Any, notices: Any = ()) -> None:
         """Keep the answers."""
+        del notices
         self.answers.update({(account, order): body for account, order, body in answers})
 
 

@@ -45,7 +45,7 @@ FAILURE_LENGTH_MAX: Final = 500
 
 # Upper bounds of what one entry adds to an item, names and types included.
 _POSITION_BYTES: Final = ISSUER_NAME_BYTES_MAX + 48
-_RECENT_BYTES: Final = ISSUER_NAME_BYTES_MAX + 80
+_RECENT_BYTES: Final = 2 * ISSUER_NAME_BYTES_MAX + 80  # a quote is escaped in JSON
 _ACCOUNT_BYTES: Final = 1024
 _ORDER_BYTES: Final = 3072
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import gevent
+import gevent.event
 import pytest
 from gevent import socket
 from gunicorn.config import Config
@@ -222,3 +223,56 @@ def test_what_speaks_to_servers_is_imported_after_sockets_were_made_green() -> N
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_head_and_body_of_an_answer_are_sent_as_one(
+    worker: GreenWorker,
+    pair: tuple[Connection, socket.socket],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    conn, theirs = pair
+    sent: list[bytes] = []
+
+    def send(data: bytes) -> None:
+        sent.append(data)
+        conn.sock.sendall(data)
+
+    monkeypatch.setattr(conn, "_send", send)
+    served(worker, conn)
+    theirs.sendall(REQUEST)
+    assert theirs.recv(10_000).endswith(b"\r\n\r\nok")
+    assert len(sent) == 1
+
+
+def test_a_head_without_a_body_is_sent(
+    worker: GreenWorker, pair: tuple[Connection, socket.socket]
+) -> None:
+    def empty(_environ: Any, start_response: Any) -> list[bytes]:
+        start_response("304 Not Modified", [])
+        return []
+
+    worker.wsgi = empty
+    conn, theirs = pair
+    served(worker, conn)
+    theirs.sendall(REQUEST)
+    assert theirs.recv(10_000).startswith(b"HTTP/1.1 304 ")
+
+
+def test_an_answer_that_comes_in_pieces_is_sent_in_pieces(
+    worker: GreenWorker, pair: tuple[Connection, socket.socket]
+) -> None:
+    later = gevent.event.Event()
+
+    def pieces(_environ: Any, start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        yield b"first"
+        later.wait(5)
+        yield b"second"
+
+    worker.wsgi = pieces
+    conn, theirs = pair
+    served(worker, conn)
+    theirs.sendall(REQUEST)
+    assert b"first" in theirs.recv(10_000)
+    later.set()
+    assert b"second" in theirs.recv(10_000)

@@ -1,5 +1,6 @@
 """Each way in which an account's books can be wrong is found, at its first order."""
 
+import json
 from collections.abc import Callable
 from decimal import Decimal
 
@@ -303,17 +304,19 @@ def test_another_instant_of_the_last_execution_is_found(table: Table) -> None:
 
 
 def test_an_executed_operation_that_is_forgotten_is_found(table: Table) -> None:
-    recent = account(table)["recent"]["M"]
+    recent = json.loads(account(table)["recent"]["S"])
     operation = sorted(recent)[0]
     del recent[operation]
+    account(table)["recent"] = items.text(json.dumps(recent))
     (difference,) = audit(table)
     assert difference.what is What.RECENT
     assert operation in difference.expected
 
 
 def test_an_executed_operation_that_never_was_is_found(table: Table) -> None:
-    recent = account(table)["recent"]["M"]
+    recent = json.loads(account(table)["recent"]["S"])
     recent["BUY:41:AAPL"] = next(iter(recent.values()))
+    account(table)["recent"] = items.text(json.dumps(recent))
     (difference,) = audit(table)
     assert difference.what is What.RECENT
     assert "BUY:41:AAPL" in difference.found

@@ -215,7 +215,7 @@ def test_the_largest_account_fits_into_an_item(count: Any) -> None:
     shape = Shape(POSITIONS_MAX, orders=1, inline=RECENT_INLINE_MAX)
     account, order, apart = items_after([settlement_of(shape, LARGEST_ACCOUNT_ID)])
     assert len(account["positions"]["M"]) == POSITIONS_MAX
-    assert len(account["recent"]["M"]) == RECENT_INLINE_MAX
+    assert len(json.loads(account["recent"]["S"])) == RECENT_INLINE_MAX
     assert apart["sk"]["S"].startswith("RECENT#")
     assert order["status"] == {"S": "executed"}
     assert count(account) < ITEM_BYTES_MAX

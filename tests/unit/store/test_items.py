@@ -1,5 +1,6 @@
 """Records to items and back, and what cannot be read."""
 
+import json
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
@@ -347,9 +348,11 @@ def test_an_account_without_one_of_its_attributes_is_unreadable(name: str) -> No
         ("positions", {"L": []}),
         ("positions", {"M": {"AAPL": {"L": [{"N": "1"}]}}}),
         ("positions", {"M": {"AAPL": {"L": [{"N": "1"}, {"N": "x"}]}}}),
-        ("recent", {"M": {"BUY:AAPL": {"S": NOON.isoformat()}}}),
-        ("recent", {"M": {"HOLD:1:AAPL": {"S": NOON.isoformat()}}}),
-        ("recent", {"M": {"BUY:1:AAPL": {"S": "now"}}}),
+        ("recent", items.text(json.dumps({"BUY:AAPL": NOON.isoformat()}))),
+        ("recent", items.text(json.dumps({"HOLD:1:AAPL": NOON.isoformat()}))),
+        ("recent", items.text(json.dumps({"BUY:1:AAPL": "now"}))),
+        ("recent", items.text("no JSON")),
+        ("recent", items.text("[]")),
     ],
     ids=str,
 )
