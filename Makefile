@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest
-PACKAGES := $(patsubst %/,%,$(wildcard api/ worker/ shared/ local/ ops/ bench/ tests/))
+PACKAGES := $(patsubst %/,%,$(wildcard api/ worker/ shared/ local/ ops/ bench/ client/ tests/))
 
 # One stamp for each step, so that a changed requirement installs again and nothing else does.
 VENV_STAMP := $(VENV)/.made
@@ -42,7 +42,7 @@ BENCH_OPTIONS = $(if $(QUICK),--quick) $(if $(CHECK),--check) $(if $(ONLY),--onl
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run ops audit test test-unit test-integration test-faults test-dynamodb-local test-install simulate chaos bench profile \
+.PHONY: help run ops audit test test-unit test-integration test-faults test-dynamodb-local test-install test-containers simulate chaos bench profile \
   dynamodb-local check format venv clean
 
 help: ## Show this help
@@ -71,6 +71,9 @@ test-faults: $(DEV_STAMP) $(ENGINE_STAMP) ## Run those and the slow ones; FULL=1
 test-dynamodb-local: $(DEV_STAMP) $(ENGINE_STAMP) $(DYNAMODB_LOCAL_STAMP) ## Run test-integration on AWS's DynamoDB Local
 	@DYNAMODB_ENGINE=dynamodb-local $(PYTEST) -m "(integration or fault) and not slow and not any_store"
 
+test-containers: $(DEV_STAMP) ## Check images and compose on a Docker engine, if there is one; stages in ARGS
+	@$(BIN)/python -m tests.containers.check $(ARGS)
+
 simulate: $(DEV_STAMP) ## Run N=10000 simulated schedules, from seed FROM=0; SEED=123 replays one with its trace
 	@$(BIN)/python -m tests.simulation $(SIMULATE_OPTIONS)
 
@@ -87,19 +90,25 @@ test-install: $(VENV_STAMP) ## See that the pinned runtime alone can start every
 	@rm -rf $(VENV)/runtime-only
 	@$(BIN)/python -m venv $(VENV)/runtime-only
 	@$(VENV)/runtime-only/bin/python -m pip --disable-pip-version-check --quiet install -r requirements.txt
-	@AWS_DEFAULT_REGION=us-east-1 $(VENV)/runtime-only/bin/python -c 'import api.wsgi, gunicorn.workers.gthread; \
+	@AWS_DEFAULT_REGION=us-east-1 $(VENV)/runtime-only/bin/python -c 'import api.wsgi, gunicorn.workers.ggevent; \
 	  import worker.app, worker.sweeper, flower.command, ops.__main__, shared.order_store.create_table; \
 	  worker.app.app.connection_for_read().transport'
 	@rm -rf $(VENV)/runtime-only
+	@$(BIN)/python -m venv $(VENV)/client-only
+	@$(VENV)/client-only/bin/python -m pip --disable-pip-version-check --quiet install ./client
+	@cd / && $(CURDIR)/$(VENV)/client-only/bin/orders --version
+	@rm -rf $(VENV)/client-only
 
 dynamodb-local: $(DYNAMODB_LOCAL_STAMP) ## Start AWS's DynamoDB Local on DYNAMODB_LOCAL_PORT, 8001; Ctrl-C stops it
 	@exec $(PYTHON) -m local.dynamodb_local $(DYNAMODB_LOCAL_PORT) .data/dynamodb-local
 
-check: $(DEV_STAMP) ## Check format, lint, types and import rules
+check: $(DEV_STAMP) ## Check format, lint, types, import rules, the AWS templates and the Dockerfiles
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy $(PACKAGES)
 	@$(BIN)/lint-imports
+	@$(BIN)/cfn-lint deploy/aws/*.yaml
+	@$(BIN)/hadolint Dockerfile.api Dockerfile.worker
 
 format: $(DEV_STAMP) ## Format the code and mend what the linter can
 	@$(BIN)/ruff format .
@@ -130,7 +139,7 @@ $(RUN_STAMP): $(VENV_STAMP) requirements.txt local/requirements.txt
 	@$(PIP) install -r local/requirements.txt
 	@touch $@
 
-$(DEV_STAMP): $(VENV_STAMP) requirements.txt local/requirements.txt requirements-dev.txt
+$(DEV_STAMP): $(VENV_STAMP) requirements.txt local/requirements.txt requirements-dev.txt client/pyproject.toml
 	@echo "Installing what development needs"
 	@$(PIP) install -r requirements-dev.txt
 	@touch $(RUN_STAMP) $@

@@ -12,11 +12,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from random import Random
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 from uuid import uuid4
 
 from api.group_commit import GroupCommit, GroupFull, LeaderLost
-from api.problems import Problem, account_not_found, unavailable
+from api.in_flight import InFlight
+from api.problems import (
+    RETRY_AFTER_SECONDS,
+    Problem,
+    account_not_found,
+    internal_error,
+    unavailable,
+)
 from api.validation import AccountBody, OrderBody
 from shared.clients import DYNAMODB_CONNECT_SECONDS, DYNAMODB_READ_SECONDS
 from shared.domain.account import Account
@@ -38,6 +45,7 @@ from shared.order_store.records import (
     OpenedAccount,
     Remembered,
 )
+from shared.replay_cache import Replay, ReplayCache
 from shared.representation import to_json
 from shared.task_queue import QueueUnavailable, TaskQueue
 
@@ -74,9 +82,13 @@ class AccountRequest:
 
 @dataclass(frozen=True, slots=True)
 class Repeated:
-    """The request was served before; ``result`` is the id of what it made."""
+    """The request was served before; ``result`` is the id of what it made.
+
+    ``received_at`` is when that request was received, None where it has to be looked up.
+    """
 
     result: str
+    received_at: datetime | None = None
 
 
 Q = TypeVar("Q", OrderRequest, AccountRequest)
@@ -98,6 +110,9 @@ class Ledger(Protocol[QIn, E]):
 
     def id_of(self, entry: E) -> str:
         """The id by which a repeated request finds the entry."""
+
+    def received_at_of(self, entry: E) -> datetime:
+        """When the entry's request was received."""
 
 
 @dataclass(slots=True)
@@ -142,8 +157,14 @@ class Intake(Generic[Q, E]):
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         random: Random | None = None,
+        replays: ReplayCache | None = None,
     ) -> None:
-        """Record through ``ledger``, then ``announce`` what was recorded."""
+        """Record through ``ledger``, then ``announce`` what was recorded.
+
+        ``replays`` remembers what requests with a key made, so that the store need not be asked.
+        """
+        self._replays = replays
+        self._in_flight = InFlight()
         self._ledger: Ledger[Q, E] = ledger
         self._announce: Callable[[Sequence[E]], None] = announce
         self._clock = clock
@@ -161,8 +182,68 @@ class Intake(Generic[Q, E]):
         """Record ``request`` with those that arrive together with it.
 
         Raises:
-            Problem: it cannot be recorded (404, 422), or not in time (503).
+            Problem: it cannot be recorded (404, 422), or not in time (503); 409 while another
+                request with the same key is on its way.
         """
+        claim = request.claim
+        if claim is None:
+            return self._commit(request)
+        if not self._in_flight.enter(claim):
+            raise _key_in_flight()
+        try:
+            return self._known([claim])[0] or self._commit(request)
+        finally:
+            self._in_flight.leave([claim])
+
+    def submit_group(self, requests: Sequence[Q]) -> list[E | Repeated | Exception]:
+        """Record ``requests``, of one caller and no more than a transaction holds, as a group.
+
+        Returns:
+            For each its entry, or what ``submit`` would have returned or raised. What was recorded
+            is for the caller to announce.
+        """
+        outcomes: dict[int, E | Repeated | Exception] = {}
+        entered = self._enter(requests, outcomes)
+        try:
+            keyed = [
+                (place, request.claim)
+                for place, request in enumerate(requests)
+                if request.claim and place not in outcomes
+            ]
+            known = self._known([claim for _, claim in keyed])
+            for (place, _), repeated in zip(keyed, known, strict=True):
+                if repeated is not None:
+                    outcomes[place] = repeated
+            rest = [place for place in range(len(requests)) if place not in outcomes]
+            recorded = self.record_group([requests[place] for place in rest])
+            outcomes.update(zip(rest, recorded, strict=True))
+            return [outcomes[place] for place in range(len(requests))]
+        finally:
+            self._in_flight.leave(entered)
+
+    def _enter(
+        self, requests: Sequence[Q], outcomes: dict[int, E | Repeated | Exception]
+    ) -> list[IdempotencyClaim]:
+        """Take the keys of a group; whoever asks for one that is taken gets its outcome."""
+        entered: dict[tuple[str, str], IdempotencyClaim] = {}
+        for place, request in enumerate(requests):
+            claim = request.claim
+            if claim is None or (claim.scope, claim.client_key) in entered:
+                continue
+            if self._in_flight.enter(claim):
+                entered[claim.scope, claim.client_key] = claim
+            else:
+                outcomes[place] = _key_in_flight()
+        return list(entered.values())
+
+    def _known(self, claims: Sequence[IdempotencyClaim]) -> list[Repeated | None]:
+        """What is known without the store of earlier requests with these keys."""
+        if self._replays is None or not claims:
+            return [None] * len(claims)
+        found = self._replays.find(claims, self._clock())
+        return [Repeated(one.result, one.received_at) if one else None for one in found]
+
+    def _commit(self, request: Q) -> E | Repeated:
         try:
             return self._commits.submit(request)
         except GroupFull:
@@ -177,8 +258,22 @@ class Intake(Generic[Q, E]):
             return
         try:
             self._announce(recorded)
+            self._remember(recorded)
         except Exception:
             log.exception("left_to_sweeper", entries=len(recorded))
+
+    def _remember(self, recorded: Sequence[E]) -> None:
+        """Keep for repetitions what was made with a key."""
+        if self._replays is None:
+            return
+        ledger = self._ledger
+        made = [
+            (entry.claim, Replay(ledger.id_of(entry), ledger.received_at_of(entry)))
+            for entry in recorded
+            if entry.claim
+        ]
+        if made:
+            self._replays.put(made, self._clock())
 
     def record_group(self, requests: Sequence[Q]) -> list[E | Repeated | Exception]:
         """Record ``requests`` and answer each one with its entry, or with what is wrong."""
@@ -312,7 +407,8 @@ class OrderLedger:
             account_id = request.account_id
             order_id = self._ids.next(now, after=newest.get(account_id, NO_ORDER_ID))
             newest[account_id] = order_id
-            entries.append(AcceptedOrder(_order(request, order_id), request.claim))
+            order = order_of(request.body, account_id, order_id, request.received_at)
+            entries.append(AcceptedOrder(order, request.claim))
         return entries
 
     def record(self, entries: Sequence[AcceptedOrder], now: datetime, token: str) -> None:
@@ -327,6 +423,10 @@ class OrderLedger:
     def id_of(self, entry: AcceptedOrder) -> str:
         """The order's id."""
         return entry.order.id
+
+    def received_at_of(self, entry: AcceptedOrder) -> datetime:
+        """When the order was received."""
+        return entry.order.received_at
 
 
 class AccountLedger:
@@ -367,9 +467,17 @@ class AccountLedger:
         """The account's id."""
         return str(entry.account.id)
 
+    def received_at_of(self, entry: OpenedAccount) -> datetime:
+        """When the account was asked for."""
+        return entry.account.opened_at
+
 
 def order_intake(
-    gateway: Gateway, queue: TaskQueue, ids: OrderIds, clock: Callable[[], datetime]
+    gateway: Gateway,
+    queue: TaskQueue,
+    ids: OrderIds,
+    clock: Callable[[], datetime],
+    replays: ReplayCache | None = None,
 ) -> Intake[OrderRequest, AcceptedOrder]:
     """The way in for orders: recorded, then announced to the workers in one message."""
 
@@ -382,34 +490,54 @@ def order_intake(
             log.warning("left_to_sweeper", orders=len(refs), error=str(error))
 
     ledger = OrderLedger(gateway, ids, clock)
-    return Intake(ledger, announce, clock=clock, weight=accepts.ACTIONS_PER_ORDER_MAX - 1)
+    weight = accepts.ACTIONS_PER_ORDER_MAX - 1
+    return Intake(ledger, announce, clock=clock, weight=weight, replays=replays)
 
 
 def account_intake(
-    gateway: Gateway, clock: Callable[[], datetime]
+    gateway: Gateway, clock: Callable[[], datetime], replays: ReplayCache | None = None
 ) -> Intake[AccountRequest, OpenedAccount]:
     """The way in for accounts."""
     ledger = AccountLedger(gateway)
-    return Intake(ledger, lambda _: None, clock=clock, weight=accepts.ACTIONS_PER_ACCOUNT_MAX - 1)
+    weight = accepts.ACTIONS_PER_ACCOUNT_MAX - 1
+    return Intake(ledger, lambda _: None, clock=clock, weight=weight, replays=replays)
 
 
 def fingerprint(body: AccountBody | OrderBody) -> str:
-    """A hash of what a request asks for, the same however its body is written (SHA-256)."""
-    fields: dict[str, Any] = {name: str(value) for name, value in body.model_dump().items()}
+    """A hash of what a request asks for, the same however its body is written (SHA-256).
+
+    Of a line of a bulk request it is the order's own: either may repeat the other.
+    """
+    schema = OrderBody if isinstance(body, OrderBody) else AccountBody
+    fields = {name: str(getattr(body, name)) for name in schema.model_fields}
     return hashlib.sha256(to_json(fields)).hexdigest()
 
 
-def _order(request: OrderRequest, order_id: str) -> Order:
-    body = request.body
+def order_scope(account_id: int) -> str:
+    """Within what an order's Idempotency-Key counts: its account."""
+    return f"account/{account_id}"
+
+
+def order_of(body: OrderBody, account_id: int, order_id: str, received_at: datetime) -> Order:
+    """The order that ``body`` asks for."""
     return Order(
         id=order_id,
-        account_id=request.account_id,
+        account_id=account_id,
         operation=body.operation,
         issuer_name=body.issuer_name,
         total_shares=body.total_shares,
         share_price=body.share_price,
         timestamp=body.timestamp,
-        received_at=request.received_at,
+        received_at=received_at,
+    )
+
+
+def _key_in_flight() -> Problem:
+    return Problem(
+        409,
+        "IDEMPOTENCY_KEY_IN_FLIGHT",
+        "A request with this Idempotency-Key is on its way; repeat this one when it is answered.",
+        retry_after_seconds=RETRY_AFTER_SECONDS,
     )
 
 
@@ -424,7 +552,7 @@ def _repeat(known: Remembered, claim: IdempotencyClaim) -> Repeated | Problem:
 
 
 def _refused_by_store() -> Problem:
-    return Problem(500, "INTERNAL_ERROR", "The store refused to record this request.")
+    return internal_error("The store refused to record this request.")
 
 
 def _problem_of(error: StoreUnavailable | None) -> Problem:

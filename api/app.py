@@ -3,8 +3,10 @@
 from flask import Flask, request
 from werkzeug.routing import BaseConverter
 
-from api import problems
+from api import access, problems
 from api.routes.accounts import accounts
+from api.routes.bulk import bulk
+from api.routes.events import events
 from api.routes.health import health
 from api.routes.orders import orders
 from api.services import EXTENSION, Services, build_services
@@ -24,8 +26,15 @@ class AccountIdConverter(BaseConverter):
         return int(value)
 
 
-def create_app(settings: Settings | None = None, services: Services | None = None) -> Flask:
-    """Make the application; ``services`` replaces the real store, broker and cache."""
+def create_app(
+    settings: Settings | None = None,
+    services: Services | None = None,
+    gate: access.Gate | None = None,
+) -> Flask:
+    """Make the application.
+
+    ``services`` replaces the real store, broker and cache, ``gate`` who comes in.
+    """
     if services is None:
         services = build_services(settings or Settings())
     app = Flask(__name__, static_folder=None)
@@ -36,13 +45,14 @@ def create_app(settings: Settings | None = None, services: Services | None = Non
     app.url_map.merge_slashes = False
     app.url_map.converters["account"] = AccountIdConverter
     app.extensions[EXTENSION] = services
+    access.protect(app, gate or access.Gate(services, access.build_parts(services)))
     app.before_request(_refuse_raw_bytes)
     problems.register(app)
     app.register_blueprint(health)
     # The paths of the challenge stay as aliases of the versioned ones.
-    for blueprint in (accounts, orders):
+    for blueprint in (accounts, orders, bulk, events):
         app.register_blueprint(blueprint, url_prefix=API_PREFIX)
-        app.register_blueprint(blueprint, name=f"unversioned_{blueprint.name}")
+        app.register_blueprint(blueprint, name=access.UNVERSIONED + blueprint.name)
     return app
 
 

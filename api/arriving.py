@@ -8,6 +8,8 @@ import re
 from enum import Enum, auto
 from typing import Final
 
+from api.body_limits import BodyLimits
+
 HEAD_BYTES_MAX: Final = 32 * 1024
 """The request line and all headers together."""
 
@@ -40,10 +42,11 @@ class Arrival(Enum):
 class Arriving:
     """The bytes of one request as they come in, and of those that follow it on its connection."""
 
-    def __init__(self, body_bytes_max: int) -> None:
-        """Wait for a body of at most ``body_bytes_max``."""
+    def __init__(self, limits: BodyLimits) -> None:
+        """Wait for a body within ``limits``."""
         self.received = bytearray()
-        self._body_bytes_max = body_bytes_max
+        self._limits = limits
+        self._body_bytes_max = limits.usual
         self._searched = 0
         self._body_at: int | None = None
         self._length: int | None = None
@@ -77,6 +80,7 @@ class Arriving:
 
     def _read_head(self, head: bytes) -> Arrival | None:
         request_line, *lines = head.removeprefix(_LINE_END).split(_LINE_END)
+        self._body_bytes_max = self._limits.of(request_line)
         fields = dict(_field(line) for line in lines)
         self._expects = fields.get(b"expect", b"").lower() == b"100-continue"
         self._expects = self._expects and request_line.endswith(_OFFERS_CONTINUE)

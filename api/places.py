@@ -6,11 +6,15 @@ brokers' clients have connections. A request that only waits needs none.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import BoundedSemaphore
+from threading import BoundedSemaphore, get_ident
 from typing import Final
 
 QUEUE_SECONDS_MAX: Final = 5.0
 """How long a whole request may wait for a place before it is answered 503."""
+
+
+class NoPlace(Exception):
+    """Too many requests are being worked on, for too long."""
 
 
 class Places:
@@ -19,6 +23,8 @@ class Places:
     def __init__(self) -> None:
         """Without a server that counts, there is room for all."""
         self._free: BoundedSemaphore | None = None
+        self._without: set[int] = set()
+        """Threads that came back from a wait to no place in time, and work on without one."""
 
     def limit(self, number: int) -> None:
         """Have ``number`` places from now on; called before the first request."""
@@ -30,7 +36,9 @@ class Places:
 
     def give_back(self) -> None:
         """Let the next one in."""
-        if self._free is not None:
+        if get_ident() in self._without:
+            self._without.discard(get_ident())
+        elif self._free is not None:
             self._free.release()
 
     @contextmanager
@@ -40,8 +48,23 @@ class Places:
         try:
             yield
         finally:
-            # Its turn comes: it was let in before, and is not refused in the middle.
-            self.take(-1 if self._free is None else 2 * QUEUE_SECONDS_MAX)
+            # It was let in before, and is not refused in the middle.
+            if not self.take():
+                self._without.add(get_ident())
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Work within this block, within one of ``left``.
+
+        Raises:
+            NoPlace: there was none in time.
+        """
+        if not self.take():
+            raise NoPlace
+        try:
+            yield
+        finally:
+            self.give_back()
 
 
 places: Final = Places()

@@ -72,6 +72,11 @@ def unavailable(detail: str) -> Problem:
     return Problem(503, "STORE_UNAVAILABLE", detail, retry_after_seconds=RETRY_AFTER_SECONDS)
 
 
+def internal_error(detail: str = "Something went wrong on our side.") -> Problem:
+    """500: nothing that the client could mend."""
+    return Problem(500, "INTERNAL_ERROR", detail)
+
+
 def document(problem: Problem) -> dict[str, Any]:
     """The problem document, as RFC 9457 has it."""
     shown: dict[str, Any] = {
@@ -122,9 +127,9 @@ def _answer_unavailable(error: StoreUnavailable) -> Response:
 
 def _answer_broken(error: StoreError) -> Response:
     log.error("store_error", error=str(error))
-    return _answer(Problem(500, "INTERNAL_ERROR", "The stored data could not be used."))
+    return _answer(internal_error("The stored data could not be used."))
 
 
 def _answer_unexpected(error: Exception) -> Response:
     log.error("unexpected_error", exc_info=error)
-    return _answer(Problem(500, "INTERNAL_ERROR", "Something went wrong on our side."))
+    return _answer(internal_error())

@@ -6,14 +6,17 @@ JSON numbers never become floats: money is read as Decimal from the text that th
 import json
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from typing import Annotated, Any, Final, NoReturn, TypeVar
 
 from flask import Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from werkzeug.http import parse_list_header
 
+from api.cursors import read_cursor
+from api.event_ids import read_event_id
 from api.problems import FieldError, Problem, invalid
 from shared.domain.money import (
     AMOUNT_DECIMALS_MAX,
@@ -23,7 +26,13 @@ from shared.domain.money import (
     TOTAL_SHARES_MAX,
     has_money_scale,
 )
-from shared.domain.order import ISSUER_NAME_LENGTH_MAX, Operation, is_issuer_name
+from shared.domain.order import (
+    ISSUER_NAME_LENGTH_MAX,
+    Operation,
+    OrderStatus,
+    is_issuer_name,
+)
+from shared.order_store.decisions import Place
 
 NUMBER_LENGTH_MAX: Final = 64
 """Characters of a number, more than any amount within the bounds needs."""
@@ -37,6 +46,12 @@ Composing takes time by the square of the length (combining marks are sorted by 
 FORM_FIELDS_MAX: Final = 100
 """Fields of a form, known or not."""
 
+BULK_LINES_MAX: Final = 1_000
+"""Lines of a bulk request, blank ones included."""
+
+BULK_LINE_BYTES_MAX: Final = 8192
+"""Bytes of one of them, far more than an order takes."""
+
 IDEMPOTENCY_KEY_LENGTH_MAX: Final = 255
 PAGE_LIMIT_DEFAULT: Final = 50
 PAGE_LIMIT_MAX: Final = 200
@@ -46,8 +61,11 @@ LATEST: Final = datetime(9999, 1, 1, tzinfo=UTC)
 """Timestamps between these can be moved by any zone or grace without leaving the calendar."""
 
 _NUMBER: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_ACCOUNT_ID: Final = re.compile(r"\d{1,18}", re.ASCII)
 _EXACT: Final = Context(prec=2 * NUMBER_LENGTH_MAX)
+_QUOTED: Final = re.compile(r'"([^"]*)"')
 _JSON: Final = "application/json"
+_NDJSON: Final = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 _URLENCODED: Final = "application/x-www-form-urlencoded"
 _MULTIPART: Final = "multipart/form-data"
 _CHARSETS: Final = ("utf-8", "utf8", "us-ascii")
@@ -155,6 +173,21 @@ def _unix(value: object) -> datetime:
         raise ValueError("must lie between the years 1970 and 9998") from None
 
 
+def _account_id(value: object) -> int:
+    # A JSON number is a string here too, as it was written.
+    if not isinstance(value, str) or not _ACCOUNT_ID.fullmatch(value):
+        raise ValueError("must be the id of an account")
+    return int(value)
+
+
+def _client_key(value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or isinstance(value, _Number) or not _is_idempotency_key(value):
+        raise ValueError(f"must be 1 to {IDEMPOTENCY_KEY_LENGTH_MAX} printable characters")
+    return value
+
+
 class AccountBody(BaseModel):
     """What opens an account."""
 
@@ -175,16 +208,45 @@ class OrderBody(BaseModel):
     share_price: Annotated[Decimal, BeforeValidator(_price)]
 
 
+class BulkOrderBody(OrderBody):
+    """One line of a bulk request: an order, of which account, and the key to repeat it with."""
+
+    account_id: Annotated[int, BeforeValidator(_account_id)]
+    idempotency_key: Annotated[str | None, BeforeValidator(_client_key)] = None
+
+
 def read_body(request: Request, schema: type[B]) -> B:
     """Read the request's body, JSON or form-encoded, as ``schema``.
 
     Raises:
         Problem: 400 (unreadable), 413 (too large), 415 (other media type), 422 (invalid fields).
     """
-    try:
-        return schema.model_validate(_fields(request))
-    except ValidationError as error:
-        raise invalid([_field_error(found) for found in error.errors()]) from None
+    return _validated(_fields(request), schema)
+
+
+def read_lines(request: Request, body_bytes_max: int) -> list[bytes]:
+    """The lines of a bulk request, as they are.
+
+    Raises:
+        Problem: 400 (nothing in it), 413 (too large, too many lines), 415 (other media type).
+    """
+    request.max_content_length = body_bytes_max
+    if request.mimetype not in _NDJSON:
+        raise _unsupported(f"Send {_NDJSON[0]}: one JSON object on each line.")
+    _require_plain_utf8(request)
+    body = _whole_body(request).rstrip()
+    if not body:
+        raise Problem(400, "MALFORMED_BODY", "The body has no lines.")
+    if body.count(b"\n") >= BULK_LINES_MAX:
+        raise _too_large(f"A bulk request may have {BULK_LINES_MAX} lines.")
+    return body.split(b"\n")
+
+
+def read_line(line: bytes) -> BulkOrderBody:
+    """Read one line of a bulk request; raises ``Problem`` as ``read_body``."""
+    if len(line) > BULK_LINE_BYTES_MAX:
+        raise _too_large("The line is over its limit.")
+    return _validated(_json_object(line, "line"), BulkOrderBody)
 
 
 def read_idempotency_key(request: Request) -> str | None:
@@ -196,7 +258,7 @@ def read_idempotency_key(request: Request) -> str | None:
     key = request.headers.get("Idempotency-Key")
     if key is None:
         return None
-    if not 0 < len(key) <= IDEMPOTENCY_KEY_LENGTH_MAX or not key.isprintable():
+    if not _is_idempotency_key(key):
         raise Problem(
             400,
             "INVALID_IDEMPOTENCY_KEY",
@@ -219,15 +281,109 @@ def read_limit(request: Request) -> int:
     raise invalid([FieldError("/limit", f"must be between 1 and {PAGE_LIMIT_MAX}")])
 
 
+def read_wait(request: Request) -> int:
+    """For how many seconds an answer may wait for its order to be decided; 0 if not at all.
+
+    Raises:
+        Problem: 422, not a whole number.
+    """
+    seconds = _whole_seconds(request.args.get("wait", "0"))
+    if seconds is None:
+        raise invalid([FieldError("/wait", "must be a whole number of seconds")])
+    return seconds
+
+
+def read_wait_preference(request: Request) -> int:
+    """The same as a preference (RFC 7240): what is not understood is ignored."""
+    for written in request.headers.getlist("Prefer"):
+        for preference in parse_list_header(written):
+            name, _, rest = preference.partition("=")
+            if name.strip().lower() == "wait":
+                # Of several the first one counts.
+                value = rest.partition(";")[0].strip()
+                return _whole_seconds(_QUOTED.sub(r"\1", value)) or 0
+    return 0
+
+
+def read_last_event_id(request: Request, account_id: int) -> Place | None:
+    """After which event of the account a stream shall begin, None for now.
+
+    The header is what a client knows best: it follows the stream, where the query stays.
+
+    Raises:
+        Problem: 422, it is no event's of this account.
+    """
+    text = request.headers.get("Last-Event-ID") or request.args.get("last_event_id")
+    if not text:
+        return None
+    try:
+        return read_event_id(text, account_id)
+    except ValueError:
+        problem = "is not the id of an event of this account"
+        raise invalid([FieldError("/last_event_id", problem)]) from None
+
+
+def _whole_seconds(text: str) -> int | None:
+    is_number = text.isascii() and text.isdigit() and len(text) < NUMBER_LENGTH_MAX
+    return int(text) if is_number else None
+
+
+def read_statuses(request: Request) -> frozenset[OrderStatus]:
+    """Which orders a list shall hold; none named means all.
+
+    Raises:
+        Problem: 422, a name is no status.
+    """
+    text = request.args.get("status")
+    if text is None:
+        return frozenset()
+    try:
+        return frozenset(map(OrderStatus, text.split(",")))
+    except ValueError:
+        known = ", ".join(OrderStatus)
+        problem = f"must be one or more of {known}, separated by commas"
+        raise invalid([FieldError("/status", problem)]) from None
+
+
+def read_before(request: Request, account_id: int, statuses: Collection[OrderStatus]) -> str | None:
+    """The order id behind which a page shall begin, None for the first page.
+
+    Raises:
+        Problem: 422, the cursor was not given out with this list.
+    """
+    text = request.args.get("cursor")
+    if text is None:
+        return None
+    try:
+        return read_cursor(text, account_id, statuses)
+    except ValueError:
+        raise invalid([FieldError("/cursor", "is not a cursor of this list")]) from None
+
+
+def _validated(fields: Mapping[str, Any], schema: type[B]) -> B:
+    try:
+        return schema.model_validate(fields)
+    except ValidationError as error:
+        raise invalid([_field_error(found) for found in error.errors()]) from None
+
+
+def _is_idempotency_key(key: str) -> bool:
+    return 0 < len(key) <= IDEMPOTENCY_KEY_LENGTH_MAX and key.isprintable()
+
+
 def _fields(request: Request) -> Mapping[str, Any]:
     if request.mimetype not in (_JSON, _URLENCODED, _MULTIPART):
         raise _unsupported(f"Send {_JSON} or {_URLENCODED}.")
+    _require_plain_utf8(request)
+    body = _whole_body(request)
+    return _json_object(body) if request.mimetype == _JSON else _form(request, body)
+
+
+def _require_plain_utf8(request: Request) -> None:
     if request.mimetype_params.get("charset", "utf-8").lower() not in _CHARSETS:
         raise _unsupported("Send UTF-8.")
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise _unsupported("Send the body as it is, without a Content-Encoding.")
-    body = _whole_body(request)
-    return _json_object(body) if request.mimetype == _JSON else _form(request, body)
 
 
 def _unsupported(detail: str) -> Problem:
@@ -259,19 +415,13 @@ def _form(request: Request, body: bytes) -> Mapping[str, Any]:
     return request.form.to_dict()
 
 
-def _json_object(body: bytes) -> Mapping[str, Any]:
+def _json_object(body: bytes, what: str = "body") -> Mapping[str, Any]:
     try:
-        read = json.loads(
-            body.decode("utf-8"),
-            parse_float=_Number,
-            parse_int=_Number,
-            parse_constant=_refuse_constant,
-            object_pairs_hook=_unique_keys,
-        )
+        read = _DECODER.decode(body.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise Problem(400, "MALFORMED_BODY", f"The body is no readable JSON: {error}") from None
+        raise Problem(400, "MALFORMED_BODY", f"The {what} is no readable JSON: {error}") from None
     if not isinstance(read, dict):
-        raise Problem(400, "MALFORMED_BODY", "The body must be a JSON object.")
+        raise Problem(400, "MALFORMED_BODY", f"The {what} must be a JSON object.")
     return read
 
 
@@ -290,6 +440,15 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(fields) != len(pairs):
         raise ValueError("an object has the same key twice")
     return fields
+
+
+# Made once: ``json.loads`` would make one for each body.
+_DECODER: Final = json.JSONDecoder(
+    parse_float=_Number,
+    parse_int=_Number,
+    parse_constant=_refuse_constant,
+    object_pairs_hook=_unique_keys,
+)
 
 
 def _field_error(found: Any) -> FieldError:

@@ -16,6 +16,7 @@ from bench.stack import (
     answers,
     environment,
     listens,
+    module,
     must_be_ready,
     stop_together,
     url_of,
@@ -29,8 +30,10 @@ from bench.traffic import (
 )
 from bench.usage import Cpu, cpu_between, cpu_seconds
 from local import commands
+from local.engines import HOST
 from local.ports import free_port
 from local.processes import Process
+from shared.settings import Settings
 
 _CLASSIC_TABLE = "classic"
 _KEYS = ("pk", "sk")
@@ -159,13 +162,29 @@ def bed_of(options: Options, results: Results, folder: Path) -> Iterator[Bed]:
 
 def _yardsticks(engines: Engines, folder: Path) -> tuple[Yardstick, Yardstick]:
     env = environment(engines, _CLASSIC_DATABASE) | {"TABLE_NAME": _CLASSIC_TABLE}
-    return _yardstick("classic", env, folder), _yardstick("bare", env, folder)
+    classic = _yardstick("classic", env, folder, is_ours=False)
+    return classic, _yardstick("bare", env, folder, is_ours=True)
 
 
-def _yardstick(name: str, env: dict[str, str], folder: Path) -> Yardstick:
+def _plain_gunicorn(port: int) -> list[str]:
+    """gunicorn as it comes, with as many processes and threads as the product's API."""
+    settings = Settings()
+    return module(
+        "gunicorn",
+        f"--bind={HOST}:{port}",
+        f"--workers={settings.api_processes}",
+        "--worker-class=gthread",
+        f"--threads={settings.api_threads}",
+        "--keep-alive=30",
+        "--log-level=warning",
+    )
+
+
+def _yardstick(name: str, env: dict[str, str], folder: Path, *, is_ours: bool) -> Yardstick:
+    """A server of ``bench.yardsticks``, run as the product's API is (``is_ours``), or plainly."""
     port = free_port()
-    command = commands.api()
-    command[-1] = f"bench.yardsticks.{name}:app"
+    server = commands.api()[:-1] if is_ours else _plain_gunicorn(port)
+    command = [*server, f"bench.yardsticks.{name}:app"]
     log = folder / f"{name}.log"
     process = Process(name, command, log, env={**env, "API_PORT": str(port)}, cwd=commands.ROOT)
     return Yardstick(process, port)

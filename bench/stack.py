@@ -124,6 +124,7 @@ class Stack:
             "TABLE_NAME": self.table_name,
             "API_PORT": str(self.port),
             "MARKET_ALWAYS_OPEN": "true",
+            "ACCESS_KEYS": "off",
             **(env or {}),
         }
         self.api = self.process("api", commands.api())

@@ -24,6 +24,7 @@ from local.engines import (
 from local.ports import is_free
 from local.processes import Process
 from local.supervisor import Supervisor
+from shared.networks import is_loopback_host
 
 _ENGINE_READY_SECONDS = 30.0
 _TABLE_READY_SECONDS = 60.0
@@ -77,6 +78,11 @@ class Plan:
     workers: int
     environment: Mapping[str, str]
     market: str
+
+    @property
+    def asks_for_keys(self) -> bool:
+        """The API will serve nobody without a key."""
+        return self.environment.get("ACCESS_KEYS") != "off"
 
     @property
     def ports(self) -> list[Port]:
@@ -145,6 +151,8 @@ def _children_environment(
         environment |= {"AWS_ENDPOINT_URL_DYNAMODB": endpoint, **_EMBEDDED_AWS}
     if not own_hours:
         environment["MARKET_ALWAYS_OPEN"] = "true"
+    if is_loopback_host(api.host):
+        environment.setdefault("ACCESS_KEYS", "off")
     return environment
 
 
@@ -314,8 +322,16 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
+_NO_KEYS_NOTE = "none asked for: only this machine can reach the API"
+_KEYS_NOTE = (
+    "required; make one: "
+    """KEY=$(make -s ops ARGS='keys create --name first --all-accounts')"""
+)
+
+
 def _banner(plan: Plan) -> str:
-    post = "curl -s -X POST -H 'Content-Type: application/json'"
+    key = " -H 'Authorization: Bearer '$KEY" if plan.asks_for_keys else ""
+    post = f"curl -s{key} -X POST -H 'Content-Type: application/json'"
     order = (
         """'{"timestamp": '$(date +%s)', "operation": "BUY", "issuer_name": "GBM","""
         """ "total_shares": 2, "share_price": 50}'"""
@@ -327,6 +343,7 @@ def _banner(plan: Plan) -> str:
     Flower   http://127.0.0.1:{plan.flower.number}
     data     {plan.data}
     market   {plan.market}
+    keys     {_KEYS_NOTE if plan.asks_for_keys else _NO_KEYS_NOTE}
     workers  {plan.workers}
 
   A first account, a first order, and what became of it
@@ -334,7 +351,7 @@ def _banner(plan: Plan) -> str:
 
     {post} {plan.url}/v1/accounts -d '{{"cash": 1000}}'
     {post} {plan.url}/v1/accounts/1/orders -d {order}
-    curl -s {plan.url}/v1/accounts/1
+    curl -s{key} {plan.url}/v1/accounts/1
 
   Ctrl-C stops everything.
 """

@@ -3,6 +3,8 @@
 import click
 
 from ops.audit import audit
+from ops.keys import keys
+from ops.networks import networks
 from ops.parked import parked
 
 
@@ -16,6 +18,8 @@ def main() -> None:
 
 
 main.add_command(audit)
+main.add_command(keys)
+main.add_command(networks)
 main.add_command(parked)
 
 if __name__ == "__main__":

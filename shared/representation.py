@@ -53,6 +53,11 @@ def show_order(recorded: RecordedOrder) -> dict[str, Any]:
     return shown
 
 
+def show_recorded(order: RecordedOrder | UnreadableOrder) -> dict[str, Any]:
+    """An order, or what can be said of it."""
+    return show_unreadable(order) if isinstance(order, UnreadableOrder) else show_order(order)
+
+
 def show_unreadable(order: UnreadableOrder) -> dict[str, Any]:
     """What can be said of an order whose item is damaged."""
     status = OrderStatus.PENDING if order.is_pending else order.status or OrderStatus.FAILED

@@ -1,4 +1,4 @@
-"""The status of decided orders in Redis.
+"""The status of decided orders in Redis, and word of it to those who wait.
 
 Only final statuses are stored, each of them for good, so the cache can never show a state older
 than one that was seen before. It holds the bytes of the answer. Everything works without it.
@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from shared.cooldown import Cooldown
 from shared.ids import OrderRef
 from shared.logs import get_logger
+from shared.notices import Notice, write_notices
 
 _PREFIX: Final = "order:1"
 """The number is the version of the answer's shape: old entries are not read after it changes."""
@@ -25,9 +26,10 @@ log = get_logger(__name__)
 class StatusCache:
     """Final answers by account and order; a failing Redis is a miss."""
 
-    def __init__(self, redis: "Redis", life_seconds: int) -> None:
-        """Keep answers for ``life_seconds`` in ``redis``."""
+    def __init__(self, redis: "Redis", life_seconds: int, channel: str | None = None) -> None:
+        """Keep answers for ``life_seconds`` in ``redis``, and tell of them on ``channel``."""
         self._redis = redis
+        self._channel = channel
         self._life_seconds = life_seconds
         self._cooldown = Cooldown(_COOLDOWN_SECONDS)
 
@@ -46,14 +48,21 @@ class StatusCache:
             return [None] * len(refs)
         return [value if isinstance(value, bytes) else None for value in found]
 
-    def put(self, answers: Iterable[tuple[int, str, bytes]]) -> None:
-        """Store final answers (account id, order id, body) in one round trip."""
+    def put(
+        self, answers: Iterable[tuple[int, str, bytes]], notices: Sequence[Notice] = ()
+    ) -> None:
+        """Store final answers (account id, order id, body) and wake who waits, in one round trip.
+
+        Whoever is woken by ``notices`` finds the answers: they are stored first.
+        """
         if self._cooldown.is_active:
             return
         try:
             with self._redis.pipeline(transaction=False) as pipeline:
                 for account_id, order_id, body in answers:
                     pipeline.set(_key(account_id, order_id), body, ex=self._life_seconds)
+                if notices and self._channel is not None:
+                    pipeline.publish(self._channel, write_notices(notices))
                 pipeline.execute()
         except RedisError as error:
             self._rest("write", error)

@@ -143,6 +143,7 @@ class Stack:
             "API_PORT": str(self.port),
             "API_PROCESSES": str(api_processes),
             "MARKET_ALWAYS_OPEN": "true",
+            "ACCESS_KEYS": "off",
             "DRAIN_SECONDS": "0",
             "PYTHONUNBUFFERED": "1",
             "FLOWER_UNAUTHENTICATED_API": "true",

@@ -26,6 +26,7 @@ from shared.clients import (
     table_client,
 )
 from shared.logs import configure_logs, get_logger
+from shared.notices import channel_of
 from shared.order_store.gateway import Gateway
 from shared.settings import Settings
 from shared.status_cache import StatusCache
@@ -107,7 +108,11 @@ def settler() -> Settler:
     client = table_client(_CONNECTIONS, DYNAMODB_READ_SECONDS_WORKER)
     return Settler(
         Gateway(client, settings.table_name),
-        StatusCache(cache_client(settings, _CONNECTIONS), settings.cache_seconds),
+        StatusCache(
+            cache_client(settings, _CONNECTIONS),
+            settings.cache_seconds,
+            channel_of(settings.table_name),
+        ),
         settings.rules,
         settings.attempts_max,
         clock=lambda: datetime.now(UTC),

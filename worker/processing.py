@@ -25,6 +25,7 @@ from shared.domain.decision import Rules, decide, duplicate_horizon, park
 from shared.domain.order import FINAL_STATUSES, Order, OrderStatus
 from shared.ids import OrderRef
 from shared.logs import get_logger
+from shared.notices import notice_of
 from shared.order_store import commits, reads
 from shared.order_store.commits import CommitConflict
 from shared.order_store.errors import StoreRefused, StoreUnavailable, UnreadableItem
@@ -273,13 +274,14 @@ class Settler:
         return set()
 
     def _publish(self, settlements: Sequence[Settlement]) -> None:
-        """Cache the final statuses that were just committed."""
-        self._cache.put(
+        """Cache the final statuses that were just committed, and wake who waits for them."""
+        answers = (
             (order.account_id, order.id, _answer(settlement, decided, order))
             for settlement in settlements
             for decided in settlement.decided
             if (order := decided.order) and decided.decision.status in FINAL_STATUSES
         )
+        self._cache.put(answers, [notice_of(settlement) for settlement in settlements])
 
     def _count_attempt(self, work: _Work, account_id: int, first: Undecided) -> None:
         """Note, before trying, that this account's first order is tried once more."""

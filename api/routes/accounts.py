@@ -3,11 +3,11 @@
 from flask import Blueprint, Response, request, url_for
 
 from api.acceptance import AccountRequest, Repeated, fingerprint
-from api.routes.answers import answer, claim_for, made
+from api.routes.answers import claim_for, made, read
 from api.services import services
 from api.validation import AccountBody, read_body
 from shared.domain.account import Account
-from shared.representation import show_account
+from shared.representation import show_account, to_json
 
 accounts = Blueprint("accounts", __name__)
 
@@ -34,10 +34,11 @@ def open_account() -> Response:
     else:
         account = outcome.account
     location = url_for(".show", account_id=account.id)
-    return made(show_account(account), 201, location, is_repeated=isinstance(outcome, Repeated))
+    shown = to_json(show_account(account))
+    return made(shown, 201, location, is_repeated=isinstance(outcome, Repeated))
 
 
 @accounts.get("/accounts/<account:account_id>")
 def show(account_id: int) -> Response:
     """Show an account: cash and positions."""
-    return answer(services().status.account(account_id), 200)
+    return read(request, to_json(services().status.account(account_id)))

@@ -1,9 +1,11 @@
 """What the routes' answers have in common."""
 
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import Any, Final
 
 from flask import Request, Response
+from werkzeug.http import parse_etags
 
 from api.validation import read_idempotency_key
 from shared.order_store.records import IdempotencyClaim
@@ -11,15 +13,29 @@ from shared.representation import to_json
 
 JSON: Final = "application/json"
 
+_TAG_BYTES: Final = 12
+# Each caller sees its own accounts, for as long as its key is good: keep it, but ask again.
+_REVALIDATE: Final = "private, no-cache"
+
 
 def answer(shown: Mapping[str, Any], status: int) -> Response:
     """A JSON answer."""
     return Response(to_json(shown), status, mimetype=JSON)
 
 
-def made(shown: Mapping[str, Any], status: int, location: str, *, is_repeated: bool) -> Response:
-    """The answer to a POST: what it made, now or when it was first sent, and where that is."""
-    response = answer(shown, status)
+def read(request: Request, body: bytes) -> Response:
+    """The answer to a GET: ``body`` (JSON), or 304 where the client holds the same already."""
+    tag = blake2b(body, digest_size=_TAG_BYTES).hexdigest()
+    headers = [("Content-Type", JSON), ("ETag", f'"{tag}"'), ("Cache-Control", _REVALIDATE)]
+    held = request.environ.get("HTTP_IF_NONE_MATCH")
+    if held is not None and parse_etags(held).contains_weak(tag):
+        return Response(status=304, headers=headers)
+    return Response(body, headers=headers)
+
+
+def made(body: bytes, status: int, location: str, *, is_repeated: bool) -> Response:
+    """The answer to a POST: what it made (JSON), now or when first sent, and where that is."""
+    response = Response(body, status, mimetype=JSON)
     response.headers["Location"] = location
     if is_repeated:
         response.headers["Idempotent-Replayed"] = "true"

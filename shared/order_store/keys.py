@@ -8,6 +8,8 @@
 | ACCOUNT#<id>             | RECENT#<op>   | an executed operation that ACCOUNT has no room for |
 | IDEMPOTENCY#<scope>#<id> | IDEMPOTENCY   | the answer to a request that may be repeated     |
 | COUNTER                  | ACCOUNT       | the newest account id                            |
+| KEY#<id>                 | KEY#<id>      | an access key, without its secret                |
+| NETWORKS                 | ALLOW#<net>   | a network that may call (DENY#: that may not)    |
 """
 
 import hashlib
@@ -29,6 +31,9 @@ UNDECIDED_SHARDS: Final = 16
 PARKED_SHARD: Final = "parked"
 """Where the index holds parked orders: apart from the shards that the sweeper reads."""
 
+ACCESS_SHARD: Final = "access"
+"""Where the index holds access keys, so that they are listed without reading the table."""
+
 EXPIRES_AT: Final = "expires_at"
 """The table's TTL attribute, in Unix seconds."""
 
@@ -41,6 +46,8 @@ _ORDER_END: Final = "ORDER$"
 _RECENT: Final = "RECENT#"
 _ACCOUNT: Final = "ACCOUNT#"
 _IDEMPOTENCY: Final = "IDEMPOTENCY#"
+_ACCESS_KEY: Final = "KEY#"
+_NETWORKS: Final = "NETWORKS"
 
 Key = dict[str, dict[str, str]]
 Item = dict[str, dict[str, Any]]
@@ -75,6 +82,27 @@ def idempotency_key(scope: str, client_key: str) -> Key:
 def counter_key() -> Key:
     """Key of the counter of account ids."""
     return _key("COUNTER", "ACCOUNT")
+
+
+def access_key_key(key_id: str) -> Key:
+    """Key of an access key; the id in both parts, so that the index sorts them."""
+    return _key(_ACCESS_KEY + key_id, _ACCESS_KEY + key_id)
+
+
+def access_key_id_of(item: Item) -> str:
+    """Id of an access key's item."""
+    return str(item[PK]["S"]).removeprefix(_ACCESS_KEY)
+
+
+def network_key(verdict: str, network: str) -> Key:
+    """Key of a network that is let in or kept out."""
+    return _key(_NETWORKS, f"{verdict}#{network}")
+
+
+def network_of(item: Item) -> tuple[str, str]:
+    """Verdict and network of a network's item."""
+    verdict, _, network = item[SK]["S"].partition("#")
+    return verdict, network
 
 
 def orders_of(account_id: int, after: str = "") -> dict[str, dict[str, str]]:
@@ -126,6 +154,12 @@ def account_id_of(item: Item) -> int | None:
 def is_idempotency(item: Item) -> bool:
     """Tell whether ``item`` remembers the answer to a request."""
     return bool(item[PK]["S"].startswith(_IDEMPOTENCY))
+
+
+def is_access(item: Item) -> bool:
+    """Tell whether ``item`` says who may call: an access key, or a network."""
+    pk = item[PK]["S"]
+    return bool(pk == _NETWORKS or pk.startswith(_ACCESS_KEY))
 
 
 def shard_of(account_id: int) -> str:

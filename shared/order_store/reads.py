@@ -1,6 +1,6 @@
 """Reading accounts and orders, consistently (all but the index of undecided orders)."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -25,6 +25,9 @@ from shared.order_store.records import (
     RecordedOrder,
     UnreadableOrder,
 )
+
+FILTERED_ORDERS_MAX: Final = 500
+"""Orders looked at for one page of a list that is filtered, whether they are of the list or not."""
 
 PAGE_ORDERS_MAX: Final = 500
 """Index entries read at once by the sweep."""
@@ -60,17 +63,32 @@ def load_order(
 
 
 def list_orders(
-    gateway: Gateway, account_id: int, limit: int, before: str | None
+    gateway: Gateway,
+    account_id: int,
+    limit: int,
+    before: str | None,
+    statuses: Collection[OrderStatus] = (),
 ) -> tuple[list[RecordedOrder | UnreadableOrder], str | None]:
     """Read up to ``limit`` orders, newest first, older than the order id ``before``.
 
+    With ``statuses`` only orders of these: it looks at ``FILTERED_ORDERS_MAX`` at most, so there
+    may be more although fewer than ``limit`` are returned.
+
     Returns the orders and, if there may be more, the id to go on from.
     """
-    start = {"ExclusiveStartKey": keys.order_key(account_id, before)} if before else {}
-    found, last = gateway.query(
-        **_orders_query(account_id), ScanIndexForward=False, Limit=limit, **start
-    )
-    return [items.read_order(item) for item in found], keys.order_of(last)[1] if last else None
+    query = _orders_query(account_id)
+    if before:
+        query["ExclusiveStartKey"] = keys.order_key(account_id, before)
+    if statuses:
+        _filter(query, statuses)
+    # One more than asked for: it tells whether the page is the last one.
+    looked_at = FILTERED_ORDERS_MAX if statuses else limit + 1
+    found, last = gateway.query(**query, ScanIndexForward=False, Limit=looked_at)
+    next_before = keys.order_of(last)[1] if last else None
+    if len(found) > limit:
+        found = found[:limit]
+        next_before = keys.order_of(found[-1])[1]
+    return [items.read_order(item) for item in found], next_before
 
 
 def load_for_settlement(
@@ -185,6 +203,14 @@ def _orders_query(account_id: int, after: str = "") -> dict[str, Any]:
         "ExpressionAttributeValues": keys.orders_of(account_id, after),
         "ConsistentRead": True,
     }
+
+
+def _filter(query: dict[str, Any], statuses: Collection[OrderStatus]) -> None:
+    """Let ``query`` return the orders of ``statuses`` alone."""
+    names = [f":status{number}" for number in range(len(statuses))]
+    query["FilterExpression"] = f"#status IN ({', '.join(names)})"
+    query["ExpressionAttributeNames"]["#status"] = "status"
+    query["ExpressionAttributeValues"] |= zip(names, map(items.text, statuses), strict=True)
 
 
 def _pages(gateway: Gateway, **arguments: Any) -> Iterator[list[keys.Item]]:

@@ -67,7 +67,8 @@ KINDS = {
 
 _FINAL = frozenset({"executed", "rejected", "failed"})
 _MADE = {OPEN: 201, PLACE: 202}
-_UNKNOWN = (None, 503)
+_UNKNOWN = (None, 409, 503)
+"""No answer, still on its way, not in time: it may be recorded or not."""
 _READ_STATUSES = (200, 404, 503, None)
 
 Content = tuple[int, str, str, int, Decimal, int]

@@ -205,7 +205,7 @@ class Client:
                 sent=sent,
                 account=account,
             )
-            if answer is not None and answer.status != 503:
+            if answer is not None and answer.status not in (409, 503):
                 return json.loads(answer.body) if answer.status in (201, 202) else None
             if not is_keyed or time.monotonic() > self.shared.deadline:
                 return None

@@ -20,6 +20,7 @@ import shared.order_store.commits
 import shared.order_store.keys
 import shared.order_store.parking
 import shared.order_store.reads
+import shared.replay_cache
 import shared.status_cache
 import worker.app
 import worker.processing
@@ -40,6 +41,7 @@ _UNEXPECTED: Final = frozenset(
 
 _LOGGING: Final = (
     api.acceptance,
+    shared.replay_cache,
     shared.status_cache,
     worker.app,
     worker.processing,

@@ -219,6 +219,12 @@ class CacheClient:
         )
         return found
 
+    def mget(self, keys: Sequence[str]) -> list[bytes | None]:
+        found: list[bytes | None] = self._call(
+            "get all", lambda: [self._server.answers.get(key) for key in keys], *keys, writes=False
+        )
+        return found
+
     def set(self, key: str, body: bytes) -> None:
         self._call("set", lambda: self._server.answers.update({key: body}), key, writes=True)
 

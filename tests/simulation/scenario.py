@@ -56,6 +56,8 @@ class Scenario:
     lost_children: bool = False
     opens_in_trouble: bool = False
     interventions: int = 0
+    cancels: float = 0.0
+    """Share of their orders that clients cancel."""
     poison: float = 0.0
 
 
@@ -110,6 +112,7 @@ def _storm(scenario: Scenario, rng: Random) -> None:
     scenario.unprocessed = rng.choice((0.0, 0.1))
     scenario.lost_children = rng.random() < 0.3
     scenario.opens_in_trouble = rng.random() < 0.4
+    scenario.cancels = rng.choice((0.0, 0.0, 0.3))
 
 
 def _workers_die(scenario: Scenario, rng: Random) -> None:
@@ -131,6 +134,7 @@ def _calm(scenario: Scenario, rng: Random) -> None:
     scenario.accounts = rng.randint(1, 2)
     scenario.span /= 2
     scenario.habits = Habits(repeats=0.3, delays=0.2, reorders=0.5)
+    scenario.cancels = rng.choice((0.0, 0.5))
 
 
 def _outages(scenario: Scenario, rng: Random) -> None:
@@ -158,5 +162,6 @@ def _operator(scenario: Scenario, rng: Random) -> None:
     scenario.span += 2.0
     scenario.trouble = {STORE: rng.choice((0.0, 0.05, 0.15))}
     scenario.poison = rng.choice((0.0, 0.3))
+    scenario.cancels = rng.choice((0.0, 0.3))
     scenario.crash = {"worker": rng.choice((0.05, 0.2)), "operator": 0.02}
     scenario.habits = Habits(loses=0.2, repeats=0.2, reorders=0.3, visibility_seconds=1.0)

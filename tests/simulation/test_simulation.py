@@ -45,6 +45,8 @@ MUST_HAPPEN = (
     "cache away",
     "cache flushed",
     "cache refused",
+    "cancellations refused",
+    "cancelled by clients",
     "cancels",
     "clients without an answer",
     "crashes",

@@ -19,7 +19,9 @@ from api.acceptance import (
     account_intake,
     fingerprint,
     order_intake,
+    order_of,
 )
+from api.cancelling import Canceller
 from api.problems import Problem
 from api.status import StatusReader
 from api.validation import AccountBody, OrderBody
@@ -35,6 +37,7 @@ from shared.order_store.gateway import Gateway
 from shared.order_store.parking import InterventionRefused
 from shared.order_store.records import IdempotencyClaim, OpenedAccount
 from shared.order_store.table import table_definition
+from shared.replay_cache import ReplayCache
 from shared.representation import show_accepted, to_json
 from shared.status_cache import StatusCache
 from shared.task_queue import QueueUnavailable, TaskQueue
@@ -112,11 +115,20 @@ class ApiProcess(Process):
         self.gateway = world.gateway(self)
         self.queue = world.queue(self)
         self.cache = world.cache(self)
+        replays = world.replays(self)
         self.orders = _in_simulated_time(
-            order_intake(self.gateway, self.queue, OrderIds(), self.clock), self
+            order_intake(self.gateway, self.queue, OrderIds(), self.clock, replays), self
         )
-        self.accounts = _in_simulated_time(account_intake(self.gateway, self.clock), self)
+        self.accounts = _in_simulated_time(account_intake(self.gateway, self.clock, replays), self)
         self.status = StatusReader(self.gateway, self.cache)
+        self.canceller = Canceller(
+            self.gateway,
+            self.status,
+            clock=self.clock,
+            monotonic=self.monotonic,
+            sleep=self.sleep,
+            random=world.hub.rng,
+        )
 
     def open_account(self, cash: str, key: str | None) -> Answer:
         body = AccountBody.model_validate({"cash": cash})
@@ -134,7 +146,11 @@ class ApiProcess(Process):
             OrderRequest(account_id, body, received_at, claim, self._deadline())
         )
         if isinstance(outcome, Repeated):
-            order = self.status.recorded(account_id, outcome.result).order
+            order = (
+                order_of(body, account_id, outcome.result, outcome.received_at)
+                if outcome.received_at
+                else self.status.recorded(account_id, outcome.result).order
+            )
         else:
             order = outcome.order
         return Answer(
@@ -143,6 +159,9 @@ class ApiProcess(Process):
 
     def show(self, account_id: int, order_id: str) -> Answer:
         return Answer(200, self.status.order(account_id, order_id))
+
+    def cancel(self, account_id: int, order_id: str) -> Answer:
+        return Answer(200, self.canceller.cancel(account_id, order_id, self._deadline()))
 
     def _deadline(self) -> float:
         return self.monotonic() + ACCEPT_SECONDS_MAX
@@ -274,6 +293,11 @@ class World:
         )
         queue._cooldown = Cooldown(1.0, process.monotonic)
         return queue
+
+    def replays(self, process: Process) -> ReplayCache:
+        cache = ReplayCache(cast("Any", CacheClient(self.cache_server, process)), TABLE)
+        cache._cooldown = Cooldown(1.0, process.monotonic)
+        return cache
 
     def cache(self, process: Process) -> StatusCache:
         cache = StatusCache(cast("Any", CacheClient(self.cache_server, process)), CACHE_SECONDS)
@@ -501,6 +525,8 @@ class World:
             for _ in range(rng.randrange(3)):
                 self.clients.sleep(pause * rng.random() * 0.3)
                 self._poll(name, account_id, request.order_id)
+            if self.scenario.cancels and rng.random() < self.scenario.cancels:
+                self._cancel(name, account_id, request.order_id)
             if rng.random() < 0.3:
                 self._poll_another(name)
         if rng.random() < 0.05:
@@ -575,6 +601,27 @@ class World:
             )
         if status in FINAL_STATUSES:
             self.seen.setdefault((account_id, order_id), Seen(self.hub.now, status, answer.body))
+
+    def _cancel(self, name: str, account_id: int, order_id: str) -> None:
+        """Cancel an order, and hold the answer against what anybody saw before."""
+        before = self.seen.get((account_id, order_id))
+        what = brief(account_id, order_id)
+        answer = self._http(name, lambda api: api.cancel(account_id, order_id), "cancels", what)
+        if answer is None or answer.status == 503:
+            return
+        if answer.status == 409:
+            self.hub.counts["cancellations refused"] += 1
+            if before is not None and before.status == "cancelled":
+                self._say(f"{what} was cancelled at {before.at:.6f}, and cannot be after that")
+            return
+        status = json.loads(answer.body)["status"] if answer.status == 200 else None
+        if status != "cancelled":
+            self._say(f"{name} cancels {what}: {answer}")
+            return
+        self.hub.counts["cancelled by clients"] += 1
+        if before is not None and before.body != answer.body:
+            self._say(f"{what} was {before.status} at {before.at:.6f}, and cancelled after that")
+        self.seen.setdefault((account_id, order_id), Seen(self.hub.now, status, answer.body))
 
     def _http(
         self, name: str, call: Callable[[ApiProcess], Answer], what: str, *details: Any

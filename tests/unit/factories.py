@@ -18,7 +18,8 @@ from shared.domain.account import Account, Position
 from shared.domain.decision import Rules, decide
 from shared.domain.market import Market
 from shared.domain.order import Operation, OperationKey, Order
-from shared.ids import first_id_at
+from shared.ids import OrderRef, first_id_at
+from shared.notices import Notice
 from shared.order_store import accepts, reads
 from shared.order_store.gateway import Gateway
 from shared.order_store.keys import Item, Key
@@ -262,13 +263,17 @@ class FakeCache(StatusCache):
 
     def __init__(self) -> None:
         self.answers: dict[tuple[int, str], bytes] = {}
+        self.notices: list[Notice] = []
 
-    def get(self, account_id: int, order_id: str) -> bytes | None:
-        """The answer that was put."""
-        return self.answers.get((account_id, order_id))
+    def get_many(self, refs: Sequence[OrderRef]) -> list[bytes | None]:
+        """The answers that were put."""
+        return [self.answers.get(ref) for ref in refs]
 
-    def put(self, answers: Iterable[tuple[int, str, bytes]]) -> None:
-        """Keep the answers."""
+    def put(
+        self, answers: Iterable[tuple[int, str, bytes]], notices: Sequence[Notice] = ()
+    ) -> None:
+        """Keep the answers and the notices."""
+        self.notices += notices
         self.answers.update({(account, order): body for account, order, body in answers})
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from local.ports import free_port
-from local.run import CannotBeginError, make_plan
+from local.run import CannotBeginError, _banner, make_plan
 
 REDIS = "redis://redis.example:6379/0"
 DYNAMODB = "http://dynamodb.example:8001"
@@ -63,6 +63,27 @@ def test_the_market_is_always_open_and_the_plan_says_so() -> None:
 
     assert plan.environment["MARKET_ALWAYS_OPEN"] == "true"
     assert plan.market == "always open in this mode"
+
+
+def test_on_loopback_no_keys_are_asked_for_and_the_banner_says_so() -> None:
+    plan = make_plan({})
+
+    assert plan.environment["ACCESS_KEYS"] == "off"
+    assert "none asked for" in _banner(plan)
+    assert "Authorization" not in _banner(plan)
+
+
+@pytest.mark.parametrize(
+    "given", [{"API_HOST": "0.0.0.0"}, {"API_HOST": "192.0.2.1"}, {"ACCESS_KEYS": "required"}]
+)
+def test_elsewhere_keys_are_required_and_the_banner_says_how_to_make_one(
+    given: dict[str, str],
+) -> None:
+    plan = make_plan(given)
+
+    assert plan.environment.get("ACCESS_KEYS", "required") == "required"
+    assert "keys create" in _banner(plan)
+    assert "Authorization: Bearer" in _banner(plan)
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,75 @@ def test_hours_with_an_offset_are_refused(monkeypatch: pytest.MonkeyPatch) -> No
         Settings()
 
 
+# Access
+
+
+def test_keys_are_required_unless_it_is_said_otherwise() -> None:
+    assert Settings().access_keys == "required"
+    assert Settings().is_private
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
+def test_without_keys_the_api_may_listen_on_loopback(
+    monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    monkeypatch.setenv("ACCESS_KEYS", "off")
+    monkeypatch.setenv("API_HOST", host)
+    assert Settings().access_keys == "off"
+
+
+TWICE = ("OPEN_TO_EVERYONE_WITHOUT_KEYS", "ANYONE_MAY_TRADE_AND_READ_ALL_ACCOUNTS")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "api", "127.0.0.1.example.com"])
+@pytest.mark.parametrize("said", [(), TWICE[:1], TWICE[1:]])
+def test_without_keys_a_public_address_is_refused_unless_it_is_said_twice(
+    monkeypatch: pytest.MonkeyPatch, host: str, said: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("API_HOST", host)
+    assert Settings().access_keys == "required"
+    for name in said:
+        monkeypatch.setenv(name, "true")
+    assert Settings().access_keys == "required"
+    monkeypatch.setenv("ACCESS_KEYS", "off")
+    with pytest.raises(ValidationError, match="everybody could trade"):
+        Settings()
+    for name in TWICE:
+        monkeypatch.setenv(name, "true")
+    assert Settings().is_open_to_everyone
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ACCESS_KEYS", "no"),
+        ("ACCESS_KEYS", "OFF "),
+        ("TRUSTED_PROXIES", "10.0.0.1/8"),
+        ("TRUSTED_PROXIES", "proxy.example.com"),
+        ("TRUSTED_PROXIES", "*"),
+        ("KEY_RATE", "-1"),
+        ("KEY_RATE", "nan"),
+        ("KEY_BURST", "1.5"),
+        ("KEY_DAILY_QUOTA", "-1"),
+        ("UNVERSIONED_SUNSET", "soon"),
+        ("AUDIT_LOG", "perhaps"),
+    ],
+)
+def test_impossible_access_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValidationError):
+        Settings()
+
+
+def test_trusted_proxies_are_networks_or_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings().trusted_proxies == ()
+    monkeypatch.setenv("TRUSTED_PROXIES", "10.0.0.0/8, 192.0.2.1,2001:db8::/32")
+    written = [str(network) for network in Settings().trusted_proxies]
+    assert written == ["10.0.0.0/8", "192.0.2.1/32", "2001:db8::/32"]
+
+
 @pytest.mark.parametrize("zone", ["Nowhere/City", "../../etc/passwd", "UTC+25"])
 def test_a_zone_that_does_not_exist_is_refused(monkeypatch: pytest.MonkeyPatch, zone: str) -> None:
     monkeypatch.setenv("MARKET_TZ", zone)

@@ -7,10 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api.arriving import CHUNK_LINE_BYTES_MAX, CHUNKED_OVERHEAD, HEAD_BYTES_MAX, Arrival, Arriving
+from api.body_limits import BodyLimits
 from tests.unit.factories import STEADY
 from tests.unit.processor_time import processor_time
 
 BODY_BYTES_MAX = 100
+BULK_BYTES_MAX = 1000
+LIMITS = BodyLimits(BODY_BYTES_MAX, BULK_BYTES_MAX)
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello"
@@ -21,7 +24,7 @@ WHOLE_ONES = [GET, POST, CHUNKED, WITH_TRAILER, b"\r\n" + GET, b"GET / HTTP/1.0\
 
 
 def states(*pieces: bytes) -> list[Arrival]:
-    arriving = Arriving(BODY_BYTES_MAX)
+    arriving = Arriving(LIMITS)
     return [arriving.add(piece) for piece in pieces]
 
 
@@ -143,3 +146,39 @@ def test_a_byte_at_a_time_costs_no_time(request_bytes: bytes) -> None:
     with processor_time() as spent:
         states(*in_bytes(request_bytes))
     assert spent.seconds < 2
+
+
+@pytest.mark.parametrize(
+    "target",
+    [b"/v1/orders/bulk", b"/orders/bulk", b"/orders/bulk?a=b"],
+)
+def test_a_bulk_request_may_bring_more_than_any_other(target: bytes) -> None:
+    head = b"POST " + target + b" HTTP/1.1\r\nContent-Length: %d\r\n\r\n"
+    assert states(head % BULK_BYTES_MAX) == [Arrival.MORE]
+    assert states(head % BULK_BYTES_MAX + b"x" * BULK_BYTES_MAX) == [Arrival.WHOLE]
+    assert states(head % (BULK_BYTES_MAX + 1)) == [Arrival.BODY_TOO_LARGE]
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        b"/v1/accounts",
+        b"/v1/accounts/1/orders",
+        b"/v1/orders/bulk/",
+        b"/v2/orders/bulk",
+        b"//orders/bulk",
+        b"/x?/orders/bulk",
+        b"*",
+        b"",
+    ],
+)
+def test_no_other_path_gets_a_bulk_request_s_room(target: bytes) -> None:
+    head = b"POST " + target + b" HTTP/1.1\r\nContent-Length: %d\r\n\r\n"
+    assert states(head % BODY_BYTES_MAX) == [Arrival.MORE]
+    assert states(head % (BODY_BYTES_MAX + 1)) == [Arrival.BODY_TOO_LARGE]
+
+
+def test_a_chunked_bulk_request_keeps_its_own_limit_too() -> None:
+    head = b"POST /v1/orders/bulk HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert states(head + b"%x\r\n" % BULK_BYTES_MAX) == [Arrival.MORE]
+    assert states(head + b"%x\r\n" % (BULK_BYTES_MAX + 1)) == [Arrival.BODY_TOO_LARGE]

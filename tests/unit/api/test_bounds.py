@@ -237,6 +237,7 @@ def streamed(api: Api, body: bytes, content_length: int | None = None) -> TestRe
 
 def call(api: Api, environ: dict[str, Any]) -> TestResponse:
     """Call the application as a server does: the client for tests would mend what is odd."""
+    environ.setdefault("REMOTE_ADDR", "127.0.0.1")
     body, status, headers = run_wsgi_app(api.http.application, environ)
     return TestResponse(body, status, headers, request=Request(environ))
 

@@ -328,7 +328,8 @@ def test_an_unknown_path_is_not_found(api: Api, path: str) -> None:
         ("GET", "/v1/accounts", {"POST", "OPTIONS"}),
         ("DELETE", "/v1/accounts/1", {"GET", "HEAD", "OPTIONS"}),
         ("PUT", "/accounts/1/orders", {"GET", "HEAD", "POST", "OPTIONS"}),
-        ("POST", f"/v1/accounts/1/orders/{UNKNOWN_ORDER}", {"GET", "HEAD", "OPTIONS"}),
+        ("POST", f"/v1/accounts/1/orders/{UNKNOWN_ORDER}", {"GET", "HEAD", "DELETE", "OPTIONS"}),
+        ("GET", "/v1/orders/bulk", {"POST", "OPTIONS"}),
         ("POST", "/healthz", {"GET", "HEAD", "OPTIONS"}),
     ],
 )

@@ -8,10 +8,11 @@ import pytest
 
 from ops.auditor import Auditor
 from ops.differences import Difference, What
+from shared.access import AccessKey, Scope
 from shared.domain.decision import DUPLICATE_WINDOW
 from shared.domain.market import ALWAYS_OPEN
 from shared.domain.order import Order
-from shared.order_store import accepts, commits, items, keys, parking
+from shared.order_store import accepts, access, commits, items, keys, parking
 from shared.order_store.gateway import Gateway
 from shared.order_store.records import AcceptedOrder
 from tests.unit.factories import (
@@ -84,6 +85,16 @@ def test_orders_of_all_outcomes_and_those_that_wait(gateway: Gateway) -> None:
 
 def test_an_account_that_was_sent_nothing(gateway: Gateway) -> None:
     assert audited(gateway) == []
+
+
+def test_access_keys_and_networks_are_left_aside(gateway: Gateway) -> None:
+    key = AccessKey("0123456789ab", "x", Scope.OPERATOR, frozenset(), NOON, b"digest")
+    access.create_key(gateway, key)
+    access.put_network(gateway, "DENY", "10.0.0.0/8", NOON)
+    table = Table(everything(gateway))
+    auditor = Auditor(table)
+    assert list(auditor.table(table.pages())) == []
+    assert auditor.summary.others == {"access": 2, "counter": 1}
 
 
 def test_idempotency_keys_are_left_aside(gateway: Gateway) -> None:

@@ -1,5 +1,6 @@
 """Decided orders are found in the sequence of their decisions, from any place, without a gap."""
 
+from collections.abc import Iterator
 from datetime import timedelta
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,15 @@ class CountedGateway(Gateway):
         page, last = super().query(**arguments)
         self.looked_at.append(len(page))
         return page, last
+
+
+@pytest.fixture(autouse=True)
+def missed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """What was given up on, which has to be nothing unless the test says so."""
+    given_up: list[Any] = []
+    monkeypatch.setattr(decisions.log, "error", lambda _, **said: given_up.append(said))
+    yield given_up
+    assert given_up == []
 
 
 @pytest.fixture
@@ -146,6 +156,11 @@ def test_decided_orders_come_in_their_sequence_with_one_read(gateway: CountedGat
     assert found.decided[0][1] == stored_order(gateway, rest[0])
     assert [place.sequence for place, _ in found.decided] == [2, 3]
     assert found.decided[-1][0] == found.end
+
+    gateway.gets, gateway.looked_at = 0, []
+    later = window(gateway, found.decided[0][0], 3)
+    assert (gateway.gets, gateway.looked_at) == (0, [2])
+    assert ids_of(later) == [rest[1].id]
 
 
 def test_a_reader_that_keeps_up_never_reads_old_orders_again(gateway: CountedGateway) -> None:
@@ -255,22 +270,25 @@ def test_a_damaged_order_comes_as_what_can_be_read_of_it(gateway: CountedGateway
     assert isinstance(found.decided[0][1], UnreadableOrder)
 
 
-def test_an_order_that_lost_its_place_holds_nobody_up(gateway: CountedGateway) -> None:
+def test_an_order_that_lost_its_place_holds_nobody_up(
+    gateway: CountedGateway, missed: list[Any]
+) -> None:
     first, second, third = opened_with(gateway, 1, 2, 3)
     settle(gateway, first, second, third)
     overwrite(gateway, keys.order_key(*ref(second)), "sequence", items.text("nonsense"))
     found = window(gateway, BEGINNING)
     assert ids_of(found) == [first.id, third.id]
     assert found.end == Place(3, third.id)
+    assert missed.pop()["sequences"] == [2]
 
 
 def test_a_transaction_that_shows_in_parts_is_waited_for(gateway: CountedGateway) -> None:
     first, second = opened_with(gateway, 1, 2)
-    settle(gateway, first)
+    park_next(gateway, first)
 
     def pass_time(pause_seconds: float) -> None:
         assert pause_seconds > 0
-        settle(gateway, second)
+        park_next(gateway, second)
 
     *_, found = decided_after(gateway, 1, BEGINNING, 2, sleep=pass_time)
 

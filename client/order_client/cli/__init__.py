@@ -1,0 +1,1 @@
+"""``orders``: the client as a command line."""
