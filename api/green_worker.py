@@ -14,18 +14,19 @@ import struct
 import time
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import gevent
 from gevent import socket
 from gevent.event import Event
+from gevent.lock import BoundedSemaphore
 from gunicorn import http, util
 from gunicorn.http import errors
 from gunicorn.workers.ggevent import GeventWorker
 
 from api.arriving import Arrival, Arriving
 from api.body_limits import BodyLimits
-from api.places import places
+from api.places import Semaphore, places
 from api.problems import PROBLEM_TYPE, Problem, document
 from shared.representation import to_json
 from shared.settings import Settings
@@ -186,7 +187,7 @@ class GreenWorker(GeventWorker):  # type: ignore[misc]
 
     def run(self) -> None:
         """Serve until told to end, then end what runs."""
-        places.limit(self._places)
+        places.limit(self._places, _semaphore)
         accepting = [gevent.spawn(self._accept_all, listener) for listener in self.sockets]
         while self.alive:
             self.notify()
@@ -372,6 +373,10 @@ class GreenWorker(GeventWorker):  # type: ignore[misc]
                 drained += len(data)
         except OSError as error:
             self.log.debug("client is gone: %s", error)
+
+
+def _semaphore(number: int) -> Semaphore:
+    return cast("Semaphore", BoundedSemaphore(number))
 
 
 def _problem_of(error: BaseException) -> Problem | None:

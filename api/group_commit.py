@@ -32,7 +32,8 @@ class _Entry(Generic[T, R]):
 
     def __init__(self, item: T) -> None:
         self.item = item
-        self.wake = threading.Event()
+        # Made for those who wait alone: it costs more than the rest of a group of one.
+        self.wake: threading.Event | None = None
         self.leads = False
         self.result: R | Exception = LeaderLost()
 
@@ -76,8 +77,10 @@ class GroupCommit(Generic[T, R]):
                 raise GroupFull
             self._waiting.append(entry)
             entry.leads = not self._has_leader
+            if not entry.leads:
+                entry.wake = threading.Event()
             self._has_leader = True
-        if entry.leads:
+        if entry.wake is None:
             self._gather()
         else:
             # Every leader keeps a deadline and wakes its successor; the limit is for a dead one.
@@ -100,7 +103,7 @@ class GroupCommit(Generic[T, R]):
             self._hand_over()
             for place, entry in enumerate(group):
                 entry.result = results[place] if place < len(results) else LeaderLost()
-                if not entry.leads:
+                if entry.wake is not None and not entry.leads:
                     entry.wake.set()
         self._after(results)
 
@@ -122,4 +125,5 @@ class GroupCommit(Generic[T, R]):
                 return
             successor = self._waiting[0]
             successor.leads = True
-            successor.wake.set()
+            if successor.wake is not None:
+                successor.wake.set()

@@ -4,10 +4,10 @@ Every request that is served holds a place, so that there are as many as the sto
 brokers' clients have connections. A request that only waits needs none.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import BoundedSemaphore, get_ident
-from typing import Final
+from typing import Final, Protocol
 
 QUEUE_SECONDS_MAX: Final = 5.0
 """How long a whole request may wait for a place before it is answered 503."""
@@ -17,18 +17,33 @@ class NoPlace(Exception):
     """Too many requests are being worked on, for too long."""
 
 
+class Semaphore(Protocol):
+    """What counts the places."""
+
+    def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
+        """Take one, waiting for at most ``timeout`` seconds."""
+        ...
+
+    def release(self) -> None:
+        """Give one back."""
+        ...
+
+
 class Places:
     """A number of places, each taken by one request at a time."""
 
     def __init__(self) -> None:
         """Without a server that counts, there is room for all."""
-        self._free: BoundedSemaphore | None = None
+        self._free: Semaphore | None = None
         self._without: set[int] = set()
         """Threads that came back from a wait to no place in time, and work on without one."""
 
-    def limit(self, number: int) -> None:
-        """Have ``number`` places from now on; called before the first request."""
-        self._free = BoundedSemaphore(number)
+    def limit(self, number: int, kind: Callable[[int], Semaphore] = BoundedSemaphore) -> None:
+        """Have ``number`` places from now on; called before the first request.
+
+        ``kind``: a semaphore that suits the server's threads better than Python's own.
+        """
+        self._free = kind(number)
 
     def take(self, seconds: float = QUEUE_SECONDS_MAX) -> bool:
         """Take a place, waiting for it if need be; tells whether there was one in time."""

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from api.group_commit import GroupCommit
 from api.problems import account_not_found, order_not_found
+from api.remembered import Remembered
 from shared.domain.order import FINAL_STATUSES, OrderStatus
 from shared.ids import is_order_id
 from shared.notices import Notice
@@ -53,6 +54,7 @@ class StatusReader:
         """Read from ``cache`` what is final, from ``gateway`` everything else."""
         self._gateway = gateway
         self._cache = cache
+        self._remembered = Remembered()
         self._cached = GroupCommit(
             cache.get_many, lambda _: 1, READS_TOGETHER_MAX, gather=_let_others_come
         )
@@ -76,8 +78,12 @@ class StatusReader:
         return Seen(stored.body, is_pending=stored.status is OrderStatus.PENDING)
 
     def cached(self, account_id: int, order_id: str) -> bytes | None:
-        """The order as JSON if it is final and cached."""
-        return self._cached.submit((account_id, order_id))
+        """The order as JSON if it is final and cached, here or in Redis."""
+        ref = (account_id, order_id)
+        body = self._remembered.get(ref)
+        if body is None and (body := self._cached.submit(ref)) is not None:
+            self._remembered.add(ref, body)
+        return body
 
     def stored(self, account_id: int, order_id: str, *, is_news: bool = False) -> Stored:
         """The order as the store has it, whatever is cached; raises as ``order``.
