@@ -13,7 +13,7 @@ mpl.use("Agg")
 
 _GOOD, _BAD, _PLAIN = "#2a7f62", "#c2452d", "#4a6fa5"
 _THROUGHPUT = ("classic", "stock", "distinct", "quiet", "hot", "single", "bulk", "drain")
-_LATENCY = ("steady_bare", "steady_202", "steady_final")
+_LATENCY = ("steady_bare", "steady_recorded", "steady_202", "steady_decided", "steady_final")
 _SHARES = ("p50", "p90", "p99")
 
 

@@ -9,6 +9,8 @@ from bench.traffic import order_requests, refs_of, statuses_of
 from bench.usage import Cpu
 
 BARE = Row("steady_bare", "bare Flask route at 100/s, p99", "ms")
+RECORDED = Row("steady_recorded", "bare route, one transaction, at 100/s, p99", "ms")
+DECIDED = Row("steady_decided", "bare route, all calls of an order, at 100/s, p99", "ms")
 TO_202 = Row("steady_202", "POST to 202 at 100/s, p99", "ms")
 TO_FINAL = Row("steady_final", "POST to final at 100/s, p99", "ms")
 
@@ -21,13 +23,18 @@ _WRITTEN_STRINGS = "K$"
 
 
 def steady(bed: Bed) -> None:
-    """The bare route, then orders, at the same rate."""
+    """The bare routes, then orders, at the same rate."""
     number = round(bed.options.rate * bed.options.seconds * _TIMES_LONGER)
-    meter = Meter(bed.parts())
-    bare = run_load(bed.job(bed.bare.port, [("GET", "/order", "")] * number, rate=bed.options.rate))
-    answered_with(bare, 200)
-    bed.results.add(BARE, _figure(bare.latencies, bare, meter.used()))
+    for row, path in ((BARE, "/order"), (RECORDED, "/recorded"), (DECIDED, "/decided")):
+        _bare(bed, row, path, number)
     _orders(bed, number)
+
+
+def _bare(bed: Bed, row: Row, path: str, number: int) -> None:
+    meter = Meter(bed.parts())
+    bare = run_load(bed.job(bed.bare.port, [("GET", path, "")] * number, rate=bed.options.rate))
+    answered_with(bare, 200)
+    bed.results.add(row, _figure(bare.latencies, bare, meter.used()))
 
 
 def _orders(bed: Bed, number: int) -> None:
