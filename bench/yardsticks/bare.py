@@ -2,7 +2,7 @@
 
 ``/order`` asks nobody. ``/recorded`` writes two items in one transaction, as accepting a lone order
 does. ``/decided`` adds one batch read and a second transaction, as deciding it does. No body is
-read, nothing is checked, no message is sent: nobody whose answers are safe in the store can do less.
+read, nothing is checked, no message is sent: whoever answers when all is safe cannot do less.
 """
 
 import os
