@@ -17,13 +17,14 @@ EVENTS_EVERY_SECONDS: Final = 0.25
 class EventBatchingConsumer(Consumer):
     """Sends events a few times a second."""
 
+    hub: Any
+    event_dispatcher: Any
+    _flush_events: Any
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Make a consumer as Celery does."""
         super().__init__(*args, **kwargs)
         self._flush_at = 0.0
-
-    hub: Any
-    _flush_events: Any
 
     def on_send_event_buffered(self) -> None:  # type: ignore[override]
         """Have the events sent soon, if that is not under way."""

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from worker import consumer as consumer_module
 from worker.consumer import EVENTS_EVERY_SECONDS, EventBatchingConsumer
 
 
@@ -30,7 +29,7 @@ class Dispatcher:
 def _now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Monotonic time, in a list of one that tests change."""
     now = [100.0]
-    monkeypatch.setattr(consumer_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("worker.consumer.time.monotonic", lambda: now[0])
     return now
 
 

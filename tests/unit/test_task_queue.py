@@ -294,5 +294,5 @@ def test_the_worker_knows_the_task_that_is_published(app: Celery) -> None:
 )
 def test_a_url_with_tls_is_never_spoken_to_in_plain_text(url: str, expected: object) -> None:
     with publisher_app(Settings(redis_url=url), connections=1).connection_for_write() as connection:
-        options = connection.transport.client.ssl
+        options: Any = cast("Any", connection.transport).client.ssl
     assert (options["ssl_cert_reqs"] if options else None) == expected
