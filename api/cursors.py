@@ -16,7 +16,7 @@ _VERSION: Final = b"\x01"
 _ID_BYTES: Final = 16
 _CHECK_BYTES: Final = 7
 # 24 bytes: a whole number of groups of 3, so that nothing is padded.
-_LENGTH: Final = (len(_VERSION) + _ID_BYTES + _CHECK_BYTES) // 3 * 4
+_BYTES: Final = len(_VERSION) + _ID_BYTES + _CHECK_BYTES
 
 
 def write_cursor(order_id: str, account_id: int, statuses: Iterable[str]) -> str:
@@ -32,11 +32,13 @@ def read_cursor(text: str, account_id: int, statuses: Iterable[str]) -> str:
     Raises:
         ValueError: it is none of this list's.
     """
-    whole = base64.b64decode(text.encode("ascii"), altchars=b"-_", validate=True)
+    whole = base64.urlsafe_b64decode(text.encode("ascii"))
     content, check = whole[:-_CHECK_BYTES], whole[-_CHECK_BYTES:]
-    # The same bytes can be written in several ways, of which we write one.
-    if len(text) != _LENGTH or not content.startswith(_VERSION):
+    if len(whole) != _BYTES or not content.startswith(_VERSION):
         raise ValueError("a cursor of another length or version")
+    # The same bytes can be written in several ways, of which we write one.
+    if text != base64.urlsafe_b64encode(whole).decode():
+        raise ValueError("a cursor that is written otherwise")
     if check != _check(content, account_id, statuses):
         raise ValueError("a cursor of another list, or one that was changed")
     order_id = str(uuid.UUID(bytes=content[len(_VERSION) :]))

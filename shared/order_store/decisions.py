@@ -147,7 +147,7 @@ class _Search:
 
     def window(self) -> Window:
         end = Place(self.last, self.through)
-        places = {number: Place(number, self.through) for number in self.found}
+        places = {number: Place(number, self.since.through) for number in self.found}
         places[self.last] = end
         decided = [
             (places[number], order)

@@ -1,5 +1,6 @@
 """A reader of event streams for tests: it sees every byte, and may go away at any moment."""
 
+import contextlib
 import http.client
 import json
 import socket
@@ -65,6 +66,11 @@ class Stream:
                 yield Event(block["id"], json.loads(block["data"]))
             block = {}
         assert block == {}, "torn"
+
+    def interrupt(self) -> None:
+        """Let another thread's wait for an event end."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def cut(self) -> None:
         """Go away without a word."""

@@ -258,6 +258,7 @@ class Follower:
         self.errors: list[str] = []
         self._random = Random(seed)
         self._last = last
+        self._stream: Stream | None = None
         self._begun = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
@@ -271,6 +272,8 @@ class Follower:
 
     def stop(self) -> None:
         self._stop.set()
+        if self._stream is not None:
+            self._stream.interrupt()
         self._thread.join(30)
         assert not self._thread.is_alive()
 
@@ -283,6 +286,7 @@ class Follower:
                         time.sleep(0.2)
                         continue
                     self.connections += 1
+                    self._stream = stream
                     self._read(stream)
             except (OSError, AssertionError, ValueError) as error:
                 # The API is away, or went away: what was read whole counts.

@@ -346,7 +346,7 @@ def test_a_stream_gives_its_room_up_however_it_ends(make_api: Callable[..., Api]
 def test_a_stream_that_is_closed_before_its_first_byte_gives_its_room_up(api: Api) -> None:
     path = f"/v1/accounts/{api.open_account()}/events"
     app = api.http.application
-    environ = EnvironBuilder(path=path).get_environ()
+    environ = EnvironBuilder(path=path).get_environ() | {"REMOTE_ADDR": "127.0.0.1"}
     opened: Any = app.wsgi_app(environ, lambda *_: lambda _: None)
     assert api.services.waiting._streams == 1
     opened.close()

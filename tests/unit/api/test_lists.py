@@ -193,6 +193,14 @@ def test_the_order_in_which_statuses_are_named_does_not_matter_to_a_cursor() -> 
     assert read_cursor(cursor, 1, ["executed", "failed"]) == order_id(1)
 
 
+def test_a_cursor_is_written_in_one_way_alone() -> None:
+    cursors = [write_cursor(order_id(number), 1, ()) for number in range(200)]
+    for written, alias in (("-", "+"), ("_", "/")):
+        one = next(cursor for cursor in cursors if written in cursor)
+        with pytest.raises(ValueError, match="written otherwise"):
+            read_cursor(one.replace(written, alias), 1, ())
+
+
 @STEADY
 @given(st.integers(0, 31), st.sampled_from("ABab01-_=+/ .\n\u00e9"))
 def test_a_cursor_that_was_changed_anywhere_is_refused(place: int, other: str) -> None:
