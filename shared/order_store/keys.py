@@ -14,7 +14,6 @@
 
 import hashlib
 import zlib
-from functools import lru_cache
 from typing import Any, Final
 
 from shared.domain.order import Operation, OperationKey
@@ -41,10 +40,6 @@ EXPIRES_AT: Final = "expires_at"
 ACCOUNT_KIND: Final = "ACCOUNT"
 HEAD_KIND: Final = "HEAD"
 """Sort keys of an account's own items."""
-
-OPERATIONS_KEPT_MAX: Final = 8192
-"""Operations whose written form a process keeps: a busy account's are read and written again and
-again, and reading them is most of what its settlement costs."""
 
 _ORDER: Final = "ORDER#"
 _ORDER_END: Final = "ORDER$"
@@ -172,13 +167,11 @@ def shard_of(account_id: int) -> str:
     return str(zlib.crc32(str(account_id).encode()) % UNDECIDED_SHARDS)
 
 
-@lru_cache(OPERATIONS_KEPT_MAX)
 def write_operation(key: OperationKey) -> str:
     """Write an operation as a key: the issuer comes last, for it may hold any printable text."""
     return f"{key.operation}:{key.total_shares}:{key.issuer_name}"
 
 
-@lru_cache(OPERATIONS_KEPT_MAX)
 def read_operation(text: str) -> OperationKey:
     """Read what ``write_operation`` wrote."""
     operation, total_shares, issuer_name = text.split(":", 2)
