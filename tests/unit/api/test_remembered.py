@@ -1,6 +1,5 @@
 """Final answers that a process remembers."""
 
-from api import remembered
 from api.remembered import ANSWER_BYTES_MAX, ANSWERS_MAX, Remembered
 from tests.unit.api.parts import Api, order_body
 
