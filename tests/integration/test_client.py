@@ -154,7 +154,7 @@ def test_a_file_loaded_through_kills_of_both_sides_is_recorded_line_by_line_once
 def test_ctrl_c_leaves_a_load_that_can_go_on(
     stacks: dict[int, Stack], orders: Client, tmp_path: Path
 ) -> None:
-    count = 3_000
+    count = 12_000
     accounts = [orders.open_account(10**9).id for _ in range(40)]
     source = tmp_path / "orders.csv"
     source.write_text(HEADER + "".join(_line(accounts, number) for number in range(count)))

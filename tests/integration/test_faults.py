@@ -16,7 +16,7 @@ from tests.stack import Engines, Stack
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(300)]
 
-BACKLOG = 2000 if os.environ.get("FULL_SIZE") else 500
+BACKLOG = 2000 if os.environ.get("FULL_SIZE") else 1500
 ACCOUNTS = 100
 RECOVER_SECONDS = 3
 WORK_SECONDS = 60
