@@ -39,16 +39,20 @@ class Reader:
     async def look(self, account: int) -> None:
         """The account, and all its orders page by page."""
         await self.call(ACCOUNT, "GET", f"/v1/accounts/{account}", account=account)
+        cursor: str | None = None
         before: str | None = None
         while True:
             path = f"/v1/accounts/{account}/orders?limit={PAGE_ORDERS}"
-            path += f"&cursor={before}" if before else ""
+            path += f"&cursor={cursor}" if cursor else ""
             answer = await self.call(
                 LIST, "GET", path, account=account, limit=PAGE_ORDERS, before=before
             )
-            before = json.loads(answer.body)["next_cursor"]
-            if before is None:
+            shown = json.loads(answer.body)
+            cursor = shown["next_cursor"]
+            if cursor is None:
                 return
+            # The cursor itself says nothing to us: the page begins behind the last one's end.
+            before = shown["orders"][-1]["id"]
 
     async def repeat(self, call: Call) -> None:
         """Send an answered POST again."""
