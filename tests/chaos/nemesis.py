@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 from typing import Final
 
@@ -23,7 +24,9 @@ STORM_FAULTS = 7
 _GAP_SECONDS = (0.5, 1.4)
 _QUIET_AT_START_SECONDS = 4.0
 _JOIN_SECONDS = 60.0
-_CHILD_SECONDS = 10.0
+_CHILD_SECONDS: Final = 10.0
+_START_SECONDS: Final = 2.0
+_STARTED_FIELD: Final = 19  # of /proc/<pid>/stat behind the name: proc(5) calls it 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,10 +182,23 @@ class Nemesis:
 
 def kill_a_child(process: Process, random: Random) -> None:
     """kill -9 one process of the group that is not its leader."""
-    # A process that was started a moment ago may have none yet.
+    # A process that was started a moment ago may have none yet. And Celery ends a worker that loses
+    # a child while it starts: whoever supervises it starts it again, and here nobody does.
     assert wait_until(lambda: bool(_children_of(process)), _CHILD_SECONDS), "it has no child"
     os.kill(random.choice(_children_of(process)), signal.SIGKILL)
 
 
 def _children_of(process: Process) -> list[int]:
-    return sorted(set(group_members(process.pid)) - {process.pid})
+    """Those that are past their start."""
+    others = sorted(set(group_members(process.pid)) - {process.pid})
+    return [pid for pid in others if _age_seconds(pid) > _START_SECONDS]
+
+
+def _age_seconds(pid: int) -> float:
+    """How long ago a process was started; 0 if it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return 0.0
+    started = int(fields[_STARTED_FIELD]) / os.sysconf("SC_CLK_TCK")
+    return float(Path("/proc/uptime").read_text().split()[0]) - started
