@@ -177,7 +177,14 @@ def run(url: str, *arguments: str) -> str:
 
 def start(url: str, source: Path) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "order_client", "--url", url, "bulk", "load", str(source)]
-    return subprocess.Popen([*command, "--chunk", "100"], stdout=subprocess.DEVNULL)
+    # Who runs tests in the background has them ignore SIGINT, and their children too.
+    return subprocess.Popen(
+        [*command, "--chunk", "100"], stdout=subprocess.DEVNULL, preexec_fn=_heed_sigint
+    )
+
+
+def _heed_sigint() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _line(accounts: list[int], number: int) -> str:
