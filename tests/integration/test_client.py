@@ -19,7 +19,7 @@ from order_client import Client, NewOrder, Position, Status
 from tests.integration.client import until
 from tests.stack import Engines, Stack
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.any_store]
 
 SECONDS = 20.0
 HEADER = "account_id,timestamp,operation,issuer_name,total_shares,share_price\n"

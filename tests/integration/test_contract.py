@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -33,11 +34,13 @@ def send(client: Client, lines: Sequence[Json], key: str | None = None) -> list[
 
 def delete(client: Client, order: Json) -> requests.Response:
     path = f"/v1/accounts/{order['account_id']}/orders/{order['id']}"
-    for _ in range(5):
+    deadline = time.monotonic() + 60
+    while True:
         answer = requests.delete(client.url + path, timeout=30)
-        if answer.status_code != 503:
-            break
-    return answer
+        # A slow store may leave no time for an answer where many cancel at once: ask again.
+        if answer.status_code != 503 or time.monotonic() > deadline:
+            return answer
+        time.sleep(0.1)
 
 
 @contextmanager
