@@ -12,9 +12,15 @@ VENV_STAMP := $(VENV)/.made
 RUN_STAMP := $(VENV)/.run-installed
 DEV_STAMP := $(VENV)/.dev-installed
 ENGINE_STAMP := local/node_modules/.installed
+BROWSER := tests/browser
+BROWSER_STAMP := $(BROWSER)/node_modules/.installed
+POSTMAN := tests/postman
+POSTMAN_STAMP := $(POSTMAN)/node_modules/.installed
 DYNAMODB_LOCAL := local/dynamodb-local
 DYNAMODB_LOCAL_STAMP := $(DYNAMODB_LOCAL)/lib/.installed
 DYNAMODB_LOCAL_PORT ?= 8001
+PROMETHEUS := local/prometheus
+PROMETHEUS_STAMP := $(PROMETHEUS)/.installed
 
 # A DynamoDB endpoint of the user's makes the embedded engine, and npm with it, needless.
 RUN_ENGINE := $(if $(AWS_ENDPOINT_URL_DYNAMODB),,$(ENGINE_STAMP))
@@ -39,10 +45,14 @@ SIMULATE_OPTIONS = $(if $(SEED),--seed $(SEED)) $(if $(N),--schedules $(N)) $(if
 BENCH_OPTIONS = $(if $(QUICK),--quick) $(if $(CHECK),--check) $(if $(ONLY),--only $(ONLY)) $(if $(SECONDS),--seconds $(SECONDS)) \
   $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(GROWTH),--growth $(GROWTH)) $(if $(OUT),--out $(OUT))
 
+# Settings of make test-schema: cases of each call and phase, seed, seconds of each of its two runs.
+SCHEMA_OPTIONS = $(if $(N),--cases $(N)) $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run ops audit test test-unit test-integration test-faults test-dynamodb-local test-install test-containers simulate chaos bench profile \
+.PHONY: help run ops audit test test-unit test-integration test-faults test-dynamodb-local test-install test-alerts test-containers \
+  test-browser screenshots test-schema test-postman openapi simulate chaos bench profile \
   dynamodb-local check format venv clean
 
 help: ## Show this help
@@ -60,7 +70,7 @@ audit: $(RUN_STAMP) ## Decide what make run recorded again, and compare; options
 test: test-unit test-integration ## Run all tests: unit, then integration and end to end
 
 test-unit: $(DEV_STAMP) ## Run the tests that need no engine
-	@$(PYTEST) -m "not integration and not fault and not slow"
+	@$(PYTEST) -m "not integration and not fault and not slow and not browser"
 
 test-integration: $(DEV_STAMP) $(ENGINE_STAMP) ## Run the tests on real engines and processes
 	@$(PYTEST) -m "(integration or fault) and not slow"
@@ -73,6 +83,24 @@ test-dynamodb-local: $(DEV_STAMP) $(ENGINE_STAMP) $(DYNAMODB_LOCAL_STAMP) ## Run
 
 test-containers: $(DEV_STAMP) ## Check images and compose on a Docker engine, if there is one; stages in ARGS
 	@$(BIN)/python -m tests.containers.check $(ARGS)
+
+test-browser: $(DEV_STAMP) $(ENGINE_STAMP) $(BROWSER_STAMP) ## Test the page in a headless Chromium; CHROMIUM=/path/to/one uses yours
+	@$(PYTEST) $(BROWSER) -m browser
+
+screenshots: $(DEV_STAMP) $(ENGINE_STAMP) $(BROWSER_STAMP) ## Take the pictures of the page in docs/images
+	@SCREENSHOTS=docs/images $(PYTEST) $(BROWSER) -m browser -k pictures
+
+test-alerts: $(DEV_STAMP) $(ENGINE_STAMP) $(PROMETHEUS_STAMP) ## Test the alerts with promtool, and with Prometheus on a real stack
+	@$(PYTEST) tests/unit/deploy/test_alerts.py tests/observability
+
+openapi: $(DEV_STAMP) ## Write docs/openapi.json anew from the code
+	@AWS_DEFAULT_REGION=us-east-1 $(BIN)/python -m api.openapi docs/openapi.json
+
+test-schema: $(DEV_STAMP) $(ENGINE_STAMP) ## Try what the OpenAPI document says, by thousands of calls; N=60, SEED=1, SECONDS=75
+	@$(BIN)/python -m tests.document.run $(SCHEMA_OPTIONS)
+
+test-postman: $(DEV_STAMP) $(ENGINE_STAMP) $(POSTMAN_STAMP) ## Run the Postman collections on a real stack
+	@$(BIN)/python -m tests.postman.run
 
 simulate: $(DEV_STAMP) ## Run N=10000 simulated schedules, from seed FROM=0; SEED=123 replays one with its trace
 	@$(BIN)/python -m tests.simulation $(SIMULATE_OPTIONS)
@@ -117,7 +145,7 @@ format: $(DEV_STAMP) ## Format the code and mend what the linter can
 venv: $(DEV_STAMP) ## Build .venv with everything for development
 
 clean: ## Remove what make built (never the data in .data)
-	@rm -rf $(VENV) local/node_modules $(DYNAMODB_LOCAL)/lib .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) local/node_modules $(BROWSER)/node_modules $(POSTMAN)/node_modules $(DYNAMODB_LOCAL)/lib $(PROMETHEUS) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV_STAMP):
@@ -151,6 +179,32 @@ $(ENGINE_STAMP): local/package.json local/package-lock.json
 	  exit 1; }
 	@echo "Installing the embedded DynamoDB engine"
 	@npm ci --prefix local --prefer-offline --no-audit --no-fund --loglevel=error
+	@mkdir -p $(@D) && touch $@
+
+$(BROWSER_STAMP): $(BROWSER)/package.json $(BROWSER)/package-lock.json $(BROWSER)/unpack.mjs
+	@command -v npm >/dev/null 2>&1 || { \
+	  echo "npm is not on PATH: it brings the browser of these tests. Install Node.js with npm." >&2; \
+	  exit 1; }
+	@echo "Installing a headless Chromium and axe-core"
+	@npm ci --prefix $(BROWSER) --ignore-scripts --prefer-offline --no-audit --no-fund --loglevel=error
+	@node $(BROWSER)/unpack.mjs
+	@touch $@
+
+# Debian's, unpacked here: nobody has to be root, and nothing is started. Where there is none, the tests say so.
+$(PROMETHEUS_STAMP):
+	@rm -rf $(@D) && mkdir -p $(@D)
+	@command -v prometheus >/dev/null 2>&1 && command -v promtool >/dev/null 2>&1 || { \
+	  command -v apt-get >/dev/null 2>&1 && echo "Installing Prometheus" \
+	  && cd $(@D) && apt-get download -qq prometheus 2>/dev/null && dpkg -x prometheus_*.deb . && rm -f prometheus_*.deb; } || \
+	  echo "Prometheus is not here, and apt-get brings none (after apt-get update?): tests that need it are skipped." >&2
+	@touch $@
+
+$(POSTMAN_STAMP): $(POSTMAN)/package.json $(POSTMAN)/package-lock.json
+	@command -v npm >/dev/null 2>&1 || { \
+	  echo "npm is not on PATH: it brings newman, which runs the collections. Install Node.js with npm." >&2; \
+	  exit 1; }
+	@echo "Installing newman"
+	@npm ci --prefix $(POSTMAN) --prefer-offline --no-audit --no-fund --loglevel=error
 	@mkdir -p $(@D) && touch $@
 
 $(DYNAMODB_LOCAL_STAMP): $(DYNAMODB_LOCAL)/pom.xml

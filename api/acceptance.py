@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from random import Random
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 from uuid import uuid4
 
 from api.group_commit import GroupCommit, GroupFull, LeaderLost
@@ -25,6 +25,7 @@ from api.problems import (
     unavailable,
 )
 from api.validation import AccountBody, OrderBody
+from shared import metrics, tracing
 from shared.clients import DYNAMODB_CONNECT_SECONDS, DYNAMODB_READ_SECONDS
 from shared.domain.account import Account
 from shared.domain.order import Order
@@ -61,23 +62,32 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class OrderRequest:
-    """A valid order on its way to be recorded; ``deadline`` is on the monotonic clock."""
+    """A valid order on its way to be recorded; ``deadline`` is on the monotonic clock.
+
+    ``origin`` names the request and who sent it (``api.access.origin``), ``trace`` its span.
+    """
 
     account_id: int
     body: OrderBody
     received_at: datetime
     claim: IdempotencyClaim | None
     deadline: float
+    origin: str = ""
+    trace: Any = None
 
 
 @dataclass(frozen=True, slots=True)
 class AccountRequest:
-    """A valid account on its way to be opened; ``deadline`` is on the monotonic clock."""
+    """A valid account on its way to be opened; ``deadline`` is on the monotonic clock.
+
+    ``trace`` names the request's span.
+    """
 
     body: AccountBody
     received_at: datetime
     claim: IdempotencyClaim | None
     deadline: float
+    trace: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +107,9 @@ E = TypeVar("E", AcceptedOrder, OpenedAccount)
 
 
 class Ledger(Protocol[QIn, E]):
-    """How one kind of request is recorded."""
+    """How one kind of request is recorded; ``what`` names it in the metrics."""
+
+    what: str
 
     def prepare(self, requests: Sequence[QIn], floors: dict[int, str]) -> list[E]:
         """Make the entries to record; ``floors`` holds the newest known id of accounts."""
@@ -277,6 +289,12 @@ class Intake(Generic[Q, E]):
 
     def record_group(self, requests: Sequence[Q]) -> list[E | Repeated | Exception]:
         """Record ``requests`` and answer each one with its entry, or with what is wrong."""
+        metrics.GROUP_SIZE.observe(len(requests))
+        links = [request.trace for request in requests]
+        with tracing.span("accept", links=links, requests=len(requests)):
+            return self._record_group(requests)
+
+    def _record_group(self, requests: Sequence[Q]) -> list[E | Repeated | Exception]:
         group: _Group[Q, E] = _Group(requests)
         for _ in range(ROUNDS_MAX):
             group.settle_repeats()
@@ -346,6 +364,7 @@ class Intake(Generic[Q, E]):
             raise StoreOutcomeUnknown(str(error)) from error
 
     def _succeed(self, group: _Group[Q, E], places: Sequence[int], entries: Sequence[E]) -> None:
+        metrics.ACCEPTED.add(self._ledger.what, n=len(entries))
         for place, entry in zip(places, entries, strict=True):
             group.outcomes[place] = entry
             claim = group.requests[place].claim
@@ -390,6 +409,8 @@ class Intake(Generic[Q, E]):
 class OrderLedger:
     """Orders: ids increase within each account, in the sequence in which they are recorded."""
 
+    what = "order"
+
     def __init__(self, gateway: Gateway, ids: OrderIds, clock: Callable[[], datetime]) -> None:
         """Record in ``gateway`` under ids from ``ids``."""
         self._gateway = gateway
@@ -408,7 +429,7 @@ class OrderLedger:
             order_id = self._ids.next(now, after=newest.get(account_id, NO_ORDER_ID))
             newest[account_id] = order_id
             order = order_of(request.body, account_id, order_id, request.received_at)
-            entries.append(AcceptedOrder(order, request.claim))
+            entries.append(AcceptedOrder(order, request.claim, request.origin))
         return entries
 
     def record(self, entries: Sequence[AcceptedOrder], now: datetime, token: str) -> None:
@@ -431,6 +452,8 @@ class OrderLedger:
 
 class AccountLedger:
     """Accounts: ids come from one counter, taken by the group; a lost answer leaves a gap."""
+
+    what = "account"
 
     def __init__(self, gateway: Gateway) -> None:
         """Record in ``gateway``."""
@@ -484,9 +507,10 @@ def order_intake(
     def announce(entries: Sequence[AcceptedOrder]) -> None:
         refs = [(entry.order.account_id, entry.order.id) for entry in entries]
         try:
-            queue.publish(refs, clock())
+            queue.publish(refs, clock(), origins=[entry.origin for entry in entries])
         except QueueUnavailable as error:
             # They are recorded: the sweeper will find them.
+            metrics.LEFT_TO_SWEEPER.add(n=len(refs))
             log.warning("left_to_sweeper", orders=len(refs), error=str(error))
 
     ledger = OrderLedger(gateway, ids, clock)

@@ -4,11 +4,15 @@ from flask import Flask, request
 from werkzeug.routing import BaseConverter
 
 from api import access, problems
+from api.measuring import measure, trace
 from api.routes.accounts import accounts
 from api.routes.bulk import bulk
+from api.routes.documentation import documentation
 from api.routes.events import events
 from api.routes.health import health
+from api.routes.metrics import metrics
 from api.routes.orders import orders
+from api.routes.page import page
 from api.services import EXTENSION, Services, build_services
 from api.validation import FORM_FIELDS_MAX
 from shared.settings import Settings
@@ -45,10 +49,18 @@ def create_app(
     app.url_map.merge_slashes = False
     app.url_map.converters["account"] = AccountIdConverter
     app.extensions[EXTENSION] = services
+    if services.settings.metrics:
+        measure(app, services)
+    if services.settings.otel_exporter_otlp_endpoint:
+        trace(app)
     access.protect(app, gate or access.Gate(services, access.build_parts(services)))
     app.before_request(_refuse_raw_bytes)
     problems.register(app)
     app.register_blueprint(health)
+    app.register_blueprint(documentation)
+    app.register_blueprint(page)
+    if services.settings.metrics:
+        app.register_blueprint(metrics)
     # The paths of the challenge stay as aliases of the versioned ones.
     for blueprint in (accounts, orders, bulk, events):
         app.register_blueprint(blueprint, url_prefix=API_PREFIX)

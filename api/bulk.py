@@ -102,6 +102,7 @@ class BulkIntake:
         *,
         may_reach: Callable[[int], bool],
         made: list[str],
+        origin: str = "",
     ) -> Iterator[bytes]:
         """Accept the orders that ``lines`` hold and answer each line, in their sequence.
 
@@ -111,6 +112,7 @@ class BulkIntake:
             received_at: when the request came.
             may_reach: tells whether the caller may act for an account.
             made: gets the ids of the orders that this call records.
+            origin: names the request, for the logs.
 
         Returns:
             Lines of JSON, in pieces: nothing is tried before the first is asked for.
@@ -128,7 +130,7 @@ class BulkIntake:
             for group in _groups(valid):
                 accounts = {line.body.account_id for line in group}
                 with self._turns.taken(accounts, TURN_SECONDS_MAX):
-                    outcomes = self._record(group, received_at, deadline)
+                    outcomes = self._record(group, received_at, deadline, origin)
                 recorded = [one for one in outcomes if isinstance(one, AcceptedOrder)]
                 unannounced += recorded
                 made += [one.order.id for one in recorded]
@@ -143,14 +145,14 @@ class BulkIntake:
         yield answers.ready()
 
     def _record(
-        self, group: Sequence[_Line], received_at: datetime, bulk_deadline: float
+        self, group: Sequence[_Line], received_at: datetime, bulk_deadline: float, origin: str
     ) -> Sequence[Outcome]:
         now = self._monotonic()
         if now >= bulk_deadline:
             return [unavailable(_LATE)] * len(group)
         deadline = min(now + self._group_seconds, bulk_deadline)
         requests = [
-            OrderRequest(line.body.account_id, line.body, received_at, line.claim, deadline)
+            OrderRequest(line.body.account_id, line.body, received_at, line.claim, deadline, origin)
             for line in group
         ]
         try:

@@ -13,6 +13,7 @@ from typing import Final
 from api.acceptance import ATTEMPT_SECONDS, PAUSE_SECONDS_MAX
 from api.problems import Problem, account_not_found, unavailable
 from api.status import StatusReader
+from shared import metrics
 from shared.domain.order import OrderStatus
 from shared.order_store import commits, reads
 from shared.order_store.commits import CommitConflict
@@ -82,6 +83,7 @@ class Canceller:
             return OVERTAKEN_SECONDS_MAX
         except StoreUnavailable:
             return PAUSE_SECONDS_MAX
+        metrics.DECIDED.add("cancelled")
         return 0.0
 
 

@@ -28,6 +28,7 @@ from api.arriving import Arrival, Arriving
 from api.body_limits import BodyLimits
 from api.places import Semaphore, places
 from api.problems import PROBLEM_TYPE, Problem, document
+from shared import metrics
 from shared.representation import to_json
 from shared.settings import Settings
 
@@ -260,7 +261,7 @@ class GreenWorker(GeventWorker):  # type: ignore[misc]
             self._serve_all(conn, client, server)
         except Parted as parting:
             if parting.last_words is not None:
-                self._say(conn, _raw(parting.last_words))
+                self._refuse(conn, parting.last_words)
             self._linger(conn)
         except OSError as error:
             self.log.debug("client is gone: %s", error)
@@ -353,7 +354,11 @@ class GreenWorker(GeventWorker):  # type: ignore[misc]
             super().handle_error(req, client, addr, exc)
             return
         self.log.debug("Invalid request: %s", type(exc).__name__)
-        self._say(client, _raw(problem))
+        self._refuse(client, problem)
+
+    def _refuse(self, conn: Connection, problem: Problem) -> None:
+        metrics.REFUSED.add(str(problem.status))
+        self._say(conn, _raw(problem))
 
     def _say(self, conn: Connection, data: bytes) -> None:
         try:

@@ -6,6 +6,7 @@ from typing import Any
 
 from api import draining
 from api.gunicorn_worker import HANDSHAKE_SECONDS, DrainingWorker
+from shared import metrics_folder
 from shared.settings import Settings
 
 _FINISH_SECONDS = 10
@@ -38,6 +39,12 @@ errorlog = "-"
 loglevel = "warning"
 
 
+def on_starting(_server: Any) -> None:
+    """Make the folder in which the processes put what they count."""
+    if _settings.metrics:
+        metrics_folder.make()
+
+
 def when_ready(_server: Any) -> None:
     """Ignore what ends single processes: theirs is the end of the instance (one socket for all)."""
     for number in _NOT_FOR_US:
@@ -47,6 +54,35 @@ def when_ready(_server: Any) -> None:
 def post_fork(_server: Any, worker: DrainingWorker) -> None:
     """Tell a new process how long to drain."""
     worker.drain_seconds = _settings.drain_seconds
+
+
+def post_worker_init(_worker: DrainingWorker) -> None:
+    """Count from the first request on."""
+    if _settings.metrics:
+        # Not before: green threads are in place of threads now, and the folder is there.
+        from shared import metrics_export
+
+        metrics_export.start()
+
+
+def worker_exit(_server: Any, _worker: DrainingWorker) -> None:
+    """Keep what was counted last."""
+    if _settings.metrics:
+        from shared import metrics_export
+
+        metrics_export.stop()
+
+
+def child_exit(_server: Any, worker: DrainingWorker) -> None:
+    """Take back what an ended process showed."""
+    if _settings.metrics:
+        metrics_folder.forget(worker.pid)
+
+
+def on_exit(_server: Any) -> None:
+    """Leave nothing behind."""
+    if _settings.metrics:
+        metrics_folder.remove()
 
 
 def pre_request(_worker: DrainingWorker, request: Any) -> None:

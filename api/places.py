@@ -35,6 +35,8 @@ class Places:
     def __init__(self) -> None:
         """Without a server that counts, there is room for all."""
         self._free: Semaphore | None = None
+        self.taken = 0
+        """How many are taken now."""
         self._without: set[int] = set()
         """Threads that came back from a wait to no place in time, and work on without one."""
 
@@ -47,13 +49,18 @@ class Places:
 
     def take(self, seconds: float = QUEUE_SECONDS_MAX) -> bool:
         """Take a place, waiting for it if need be; tells whether there was one in time."""
-        return self._free is None or self._free.acquire(timeout=seconds)
+        if self._free is not None and not self._free.acquire(timeout=seconds):
+            return False
+        self.taken += 1
+        return True
 
     def give_back(self) -> None:
         """Let the next one in."""
         if get_ident() in self._without:
             self._without.discard(get_ident())
-        elif self._free is not None:
+            return
+        self.taken -= 1
+        if self._free is not None:
             self._free.release()
 
     @contextmanager

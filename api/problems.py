@@ -9,6 +9,7 @@ from typing import Any, Final
 from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
+from shared import metrics
 from shared.logs import get_logger
 from shared.order_store.errors import StoreError, StoreUnavailable
 from shared.representation import to_json
@@ -104,6 +105,7 @@ def register(app: Flask) -> None:
 
 
 def _answer(problem: Problem) -> Response:
+    metrics.PROBLEMS.add(problem.code)
     response = Response(to_json(document(problem)), problem.status, mimetype=PROBLEM_TYPE)
     if problem.retry_after_seconds is not None:
         response.headers["Retry-After"] = str(math.ceil(problem.retry_after_seconds))

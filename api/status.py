@@ -8,6 +8,7 @@ from typing import Any, Final
 from api.group_commit import GroupCommit
 from api.problems import account_not_found, order_not_found
 from api.remembered import Remembered
+from shared import metrics
 from shared.domain.order import FINAL_STATUSES, OrderStatus
 from shared.ids import is_order_id
 from shared.notices import Notice
@@ -81,7 +82,9 @@ class StatusReader:
         """The order as JSON if it is final and cached, here or in Redis."""
         ref = (account_id, order_id)
         body = self._remembered.get(ref)
-        if body is None and (body := self._cached.submit(ref)) is not None:
+        if body is not None:
+            metrics.CACHE_READS.add("remembered")
+        elif (body := self._cached.submit(ref)) is not None:
             self._remembered.add(ref, body)
         return body
 

@@ -142,8 +142,8 @@ def _issuer_name(value: object) -> str:
 
 
 def _timestamp(value: object) -> datetime:
-    # A JSON number may have a minus too, in its exponent.
-    is_iso = isinstance(value, str) and not isinstance(value, _Number) and "-" in value[1:]
+    # A number may have a minus too, in its exponent.
+    is_iso = isinstance(value, str) and "-" in value[1:] and not _NUMBER.fullmatch(value.strip())
     instant = _iso(value) if is_iso else _unix(value)
     if not EARLIEST <= instant < LATEST:
         raise ValueError("must lie between the years 1970 and 9998")

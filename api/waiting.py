@@ -191,6 +191,16 @@ class Waiting:
                 return True
         return False
 
+    @property
+    def open_waits(self) -> int:
+        """Requests that wait now."""
+        return self._waits
+
+    @property
+    def open_streams(self) -> int:
+        """Event streams that are open now."""
+        return self._streams
+
     def end(self) -> None:
         """Let everybody's wait end now."""
         self._is_over = True

@@ -97,14 +97,25 @@ class KeptQueue(TaskQueue):
         """Nothing waits."""
         self.messages: list[list[OrderRef]] = []
 
-    def publish(self, refs: Sequence[OrderRef], now: datetime, *, suspect: bool = False) -> None:
+    def publish(
+        self,
+        refs: Sequence[OrderRef],
+        now: datetime,
+        *,
+        suspect: bool = False,
+        origins: Sequence[str] = (),
+    ) -> None:
         """Keep the message."""
-        del now, suspect
+        del now, suspect, origins
         self.messages.append(list(refs))
 
     def oldest_waiting_since(self) -> datetime | None:
         """Nothing waits in the broker."""
         return None
+
+    def depth(self) -> int:
+        """Nothing waits in the broker."""
+        return 0
 
 
 class KeptCache(StatusCache):

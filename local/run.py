@@ -76,6 +76,8 @@ class Plan:
     redis: Port | None
     dynamodb: Port | None
     workers: int
+    metrics: int | None
+    """The sweeper's port for metrics; those of the workers follow it."""
     environment: Mapping[str, str]
     market: str
 
@@ -88,6 +90,9 @@ class Plan:
     def ports(self) -> list[Port]:
         """Every port that something will listen on."""
         ports = [self.api, self.flower, self.redis, self.dynamodb]
+        if self.metrics is not None:
+            numbers = range(self.metrics, self.metrics + 1 + self.workers)
+            ports += [Port("METRICS_PORT", HOST, number) for number in numbers]
         return [port for port in ports if port is not None]
 
     @property
@@ -127,6 +132,7 @@ def make_plan(environ: Mapping[str, str]) -> Plan:
         redis=redis,
         dynamodb=dynamodb,
         workers=_number(given, "WORKERS", 1, _WORKERS_MAX),
+        metrics=_metrics_port(given),
         environment=_children_environment(given, api, redis, dynamodb, own_hours),
         market=_market_note(given) if own_hours else "always open in this mode",
     )
@@ -163,6 +169,12 @@ def _market_note(given: Mapping[str, str]) -> str:
 
 def _port(given: Mapping[str, str], variable: str, default: int, host: str) -> Port:
     return Port(variable, host, _number(given, variable, default, _PORT_MAX))
+
+
+def _metrics_port(given: Mapping[str, str]) -> int | None:
+    if given.get("METRICS_PORT", "0") == "0":
+        return None
+    return _number(given, "METRICS_PORT", 0, _PORT_MAX - _WORKERS_MAX)
 
 
 def _number(given: Mapping[str, str], variable: str, default: int, largest: int) -> int:
@@ -260,7 +272,7 @@ class _Children:
         self._start(
             self._process("api", commands.api()),
             *workers,
-            self._process("sweeper", commands.sweeper()),
+            self._process("sweeper", commands.sweeper(), metrics=0),
         )
         if not self.supervisor.wait_for(self._api_is_ready, _API_READY_SECONDS):
             return self._failed(f"The API was not ready within {_API_READY_SECONDS:g} s.")
@@ -278,7 +290,8 @@ class _Children:
         count = self.plan.workers
         names = ["worker"] if count == 1 else [f"worker{number + 1}" for number in range(count)]
         return [
-            self._process(name, commands.worker(name), commands.WORKER_READY_MARK) for name in names
+            self._process(name, commands.worker(name), commands.WORKER_READY_MARK, metrics=number)
+            for number, name in enumerate(names, start=1)
         ]
 
     def _api_is_ready(self) -> bool:
@@ -292,8 +305,17 @@ class _Children:
         if not self.supervisor.stopping:
             self.supervisor.start(*processes)
 
-    def _process(self, name: str, command: list[str], ready_mark: str | None = None) -> Process:
+    def _process(
+        self,
+        name: str,
+        command: list[str],
+        ready_mark: str | None = None,
+        metrics: int | None = None,
+    ) -> Process:
+        """``metrics``: which of the ports for metrics is the process' own."""
         environment = self.plan.environment
+        if self.plan.metrics is not None and metrics is not None:
+            environment = {**environment, "METRICS_PORT": str(self.plan.metrics + metrics)}
         return self.supervisor.process(name, command, environment, commands.ROOT, ready_mark)
 
     def _failed(self, why: str) -> bool:

@@ -67,6 +67,11 @@ def tick_of(order_id: str) -> int:
     return (bits >> 80) << 12 | (bits >> 64) & 0xFFF
 
 
+def instant_of(order_id: str) -> datetime:
+    """When the order with this id was accepted, to the millisecond."""
+    return _EPOCH + timedelta(milliseconds=tick_of(order_id) // _TICKS_PER_MILLISECOND)
+
+
 def is_order_id(text: str) -> bool:
     """Tell whether ``text`` is written as an order id (lower case, canonical, version 7)."""
     return _WRITTEN.fullmatch(text) is not None

@@ -14,6 +14,7 @@ from typing import Any, Final
 from redis import Redis
 from redis.exceptions import RedisError
 
+from shared import metrics
 from shared.cooldown import Cooldown
 from shared.logs import get_logger
 from shared.order_store.accepts import IDEMPOTENCY_LIFE
@@ -80,6 +81,7 @@ class ReplayCache:
 
     def _rest(self, action: str, error: RedisError) -> None:
         self._cooldown.start()
+        metrics.DEPENDENCY_ERRORS.add("cache", action)
         log.warning("replays_unavailable", action=action, error=str(error))
 
 

@@ -83,9 +83,21 @@ class Settings(BaseSettings):
     """Requests a second of one client address, 0 for any number."""
     address_burst: Allowance = 0
     audit_log: bool | None = None
-    """A line for each request that may change something; unset: where keys are required."""
+    """A line for each request that may change something, and for each commit of decisions; unset:
+    where keys are required."""
     unversioned_sunset: date | None = None
     """When the paths without a version will go; the Sunset header says so."""
+
+    metrics: bool = True
+    """Whether the API counts, and shows what it counted on ``/metrics``."""
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 0
+    """Where a worker or a sweeper shows its metrics; 0: nowhere, and it counts nothing."""
+    log_format: Literal["json", "console"] = "json"
+    """Lines for programs, or for a person's eyes."""
+
+    otel_exporter_otlp_endpoint: str = ""
+    """Where traces go (OTLP over HTTP); empty: nothing is traced."""
 
     worker_processes: Count = 2
     """Child processes of one worker."""
@@ -143,6 +155,11 @@ class Settings(BaseSettings):
     def _rules_are_possible(self) -> Self:
         _ = self.rules
         return self
+
+    @property
+    def is_auditing(self) -> bool:
+        """Who did what, and what became of it, is written down."""
+        return self.access_keys == "required" if self.audit_log is None else self.audit_log
 
     @property
     def is_private(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Final
 from redis import Redis
 from redis.exceptions import RedisError
 
+from shared import metrics, tracing
 from shared.cooldown import Cooldown
 from shared.ids import OrderRef
 from shared.logs import get_logger
@@ -40,13 +41,20 @@ class StatusCache:
     def get_many(self, refs: Sequence[OrderRef]) -> list[bytes | None]:
         """``get`` for each of ``refs``, in one round trip."""
         if self._cooldown.is_active:
+            metrics.CACHE_READS.add("skipped", n=len(refs))
             return [None] * len(refs)
         try:
-            found = self._redis.mget([_key(*ref) for ref in refs])
+            with tracing.span("cache read", kind="CLIENT", orders=len(refs)):
+                found = self._redis.mget([_key(*ref) for ref in refs])
         except RedisError as error:
+            metrics.CACHE_READS.add("error", n=len(refs))
             self._rest("read", error)
             return [None] * len(refs)
-        return [value if isinstance(value, bytes) else None for value in found]
+        answers = [value if isinstance(value, bytes) else None for value in found]
+        misses = answers.count(None)
+        metrics.CACHE_READS.add("hit", n=len(refs) - misses)
+        metrics.CACHE_READS.add("miss", n=misses)
+        return answers
 
     def put(
         self, answers: Iterable[tuple[int, str, bytes]], notices: Sequence[Notice] = ()
@@ -58,7 +66,10 @@ class StatusCache:
         if self._cooldown.is_active:
             return
         try:
-            with self._redis.pipeline(transaction=False) as pipeline:
+            with (
+                tracing.span("cache write", kind="CLIENT"),
+                self._redis.pipeline(transaction=False) as pipeline,
+            ):
                 for account_id, order_id, body in answers:
                     pipeline.set(_key(account_id, order_id), body, ex=self._life_seconds)
                 if notices and self._channel is not None:
@@ -76,6 +87,7 @@ class StatusCache:
 
     def _rest(self, action: str, error: RedisError) -> None:
         self._cooldown.start()
+        metrics.DEPENDENCY_ERRORS.add("cache", action)
         log.warning("cache_unavailable", action=action, error=str(error))
 
 

@@ -15,6 +15,7 @@ from kombu.exceptions import KombuError
 from redis import Redis
 from redis.exceptions import RedisError
 
+from shared import metrics, tracing
 from shared.cooldown import Cooldown
 from shared.ids import OrderRef
 from shared.settings import Settings
@@ -25,6 +26,12 @@ TRANSPORT: Final = "shared.broker:Transport"
 
 MESSAGE_ORDERS_MAX: Final = 100
 """Orders named by one message."""
+
+ORIGINS_BYTES_MAX: Final = 4096
+"""Of the names of requests that a message carries, all together."""
+
+ORIGINS: Final = "order_origins"
+"""The header that says which requests a message is of, for the logs."""
 
 _ENQUEUED_AT: Final = "enqueued_at"
 _COOLDOWN_SECONDS: Final = 1.0
@@ -114,6 +121,31 @@ def read_ref(text: str) -> OrderRef:
     return int(account_id), order_id
 
 
+def _headers(now: datetime, origins: Sequence[str]) -> dict[str, Any]:
+    headers: dict[str, Any] = {_ENQUEUED_AT: now.isoformat(), **tracing.carried()}
+    if carried := _within_bounds(origins):
+        headers[ORIGINS] = carried
+    return headers
+
+
+def _within_bounds(origins: Sequence[str]) -> list[str]:
+    """Each of ``origins`` once, from the first, until there is no more room."""
+    carried: list[str] = []
+    left = ORIGINS_BYTES_MAX
+    for origin in dict.fromkeys(filter(None, origins)):
+        left -= len(origin.encode())
+        if left < 0:
+            break
+        carried.append(origin)
+    return carried
+
+
+def read_origins(headers: Any) -> list[str]:
+    """The names of requests in a message's headers; whatever else stands there is none."""
+    found = headers.get(ORIGINS) if hasattr(headers, "get") else None
+    return [one for one in found if isinstance(one, str)] if isinstance(found, list) else []
+
+
 class TaskQueue:
     """Publishes settle messages and tells how the queue stands. Safe to share between threads."""
 
@@ -123,10 +155,18 @@ class TaskQueue:
         self._redis = redis
         self._cooldown = Cooldown(_COOLDOWN_SECONDS)
 
-    def publish(self, refs: Sequence[OrderRef], now: datetime, *, suspect: bool = False) -> None:
+    def publish(
+        self,
+        refs: Sequence[OrderRef],
+        now: datetime,
+        *,
+        suspect: bool = False,
+        origins: Sequence[str] = (),
+    ) -> None:
         """Ask the workers to settle ``refs``, in one message.
 
         ``suspect`` marks orders that were sent before without being decided: each such try counts.
+        ``origins`` name the requests that they are of, as far as there is room for them.
 
         Raises:
             QueueUnavailable: not published, or the answer was lost (then it may be there).
@@ -135,23 +175,28 @@ class TaskQueue:
             raise QueueUnavailable("the broker failed a moment ago")
         names = [write_ref(ref) for ref in refs]
         try:
-            self._app.send_task(
-                SETTLE_TASK,
-                args=(names,),
-                kwargs={"suspect": True} if suspect else {},
-                # By its plain name: through an exchange, a flushed Redis would drop it silently.
-                queue=ORDERS_QUEUE,
-                headers={_ENQUEUED_AT: now.isoformat()},
-                ignore_result=True,
-                # What Flower shows and searches; Celery's own would be made for each message.
-                argsrepr=" ".join(names),
-                kwargsrepr="suspect" if suspect else "",
-                retry=True,
-                retry_policy={"max_retries": _PUBLISH_ATTEMPTS_AGAIN, "interval_start": 0},
-            )
+            with tracing.span("publish", kind="PRODUCER", orders=len(names)):
+                self._send(names, _headers(now, origins), suspect=suspect)
         except (KombuError, RedisError, OSError) as error:
             self._cooldown.start()
+            metrics.DEPENDENCY_ERRORS.add("broker", "publish")
             raise QueueUnavailable(str(error)) from error
+
+    def _send(self, names: Sequence[str], headers: dict[str, Any], *, suspect: bool) -> None:
+        self._app.send_task(
+            SETTLE_TASK,
+            args=(names,),
+            kwargs={"suspect": True} if suspect else {},
+            # By its plain name: through an exchange, a flushed Redis would drop it silently.
+            queue=ORDERS_QUEUE,
+            headers=headers,
+            ignore_result=True,
+            # What Flower shows and searches; Celery's own would be made for each message.
+            argsrepr=" ".join(names),
+            kwargsrepr="suspect" if suspect else "",
+            retry=True,
+            retry_policy={"max_retries": _PUBLISH_ATTEMPTS_AGAIN, "interval_start": 0},
+        )
 
     def oldest_waiting_since(self) -> datetime | None:
         """When the message that is next in the queue was enqueued, or None if the queue is empty.
@@ -183,4 +228,5 @@ class TaskQueue:
         try:
             return question(self._redis)
         except RedisError as error:
+            metrics.DEPENDENCY_ERRORS.add("broker", "look")
             raise QueueUnavailable(str(error)) from error

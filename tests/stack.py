@@ -123,8 +123,12 @@ class Stack:
         workers: int = 1,
         env: Mapping[str, str] | None = None,
         flower: bool = False,
+        metrics: bool = False,
     ) -> None:
         self.engines = engines
+        self.metrics_ports: dict[str, int] = {}
+        """By process, where workers and sweepers show their metrics, if they do."""
+        self._shows_metrics = metrics
         number = next(_stacks)
         self.table_name = f"orders-{number}"
         self.folder = engines.folder / f"stack-{number}"
@@ -151,7 +155,7 @@ class Stack:
         }
         self.api = self._process("api", commands.api())
         self.more_apis: list[Process] = []
-        self.sweepers = [self._process("sweeper", commands.sweeper())]
+        self.sweepers = [self._measured("sweeper", commands.sweeper())]
         self.workers: list[Process] = []
         self._workers_at_start = workers
         self._names = count()
@@ -186,7 +190,7 @@ class Stack:
 
     def add_worker(self) -> Process:
         name = f"worker{next(self._names)}"
-        worker = self._process(name, commands.worker(name))
+        worker = self._measured(name, commands.worker(name))
         worker.start()
         self.workers.append(worker)
         return worker
@@ -245,6 +249,12 @@ class Stack:
         if self.flower_port:
             urls.append(f"http://{_HOST}:{self.flower_port}/healthcheck")
         return all(map(is_ok, urls))
+
+    def _measured(self, name: str, command: list[str]) -> Process:
+        if not self._shows_metrics:
+            return self._process(name, command)
+        port = self.metrics_ports[name] = free_port()
+        return self._process(name, command, METRICS_PORT=str(port))
 
     def _process(self, name: str, command: list[str], **changes: str) -> Process:
         log = self.folder / f"{name}.log"

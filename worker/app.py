@@ -14,11 +14,16 @@ from typing import Any, Final
 import billiard
 from celery.signals import (
     setup_logging,
+    worker_init,
     worker_process_init,
+    worker_process_shutdown,
     worker_ready,
+    worker_shutdown,
     worker_shutting_down,
 )
+from structlog.contextvars import bound_contextvars
 
+from shared import metrics, metrics_folder, tracing
 from shared.clients import (
     DYNAMODB_READ_SECONDS_WORKER,
     broker_client,
@@ -36,6 +41,7 @@ from shared.task_queue import (
     QueueUnavailable,
     TaskQueue,
     publisher_app,
+    read_origins,
     read_ref,
     worker_app,
 )
@@ -62,7 +68,28 @@ log = get_logger(__name__)
 
 @setup_logging.connect
 def _configure_logs(**_: Any) -> None:
-    configure_logs()
+    configure_logs(settings.log_format)
+
+
+@worker_init.connect
+def _make_room_for_metrics(**_: Any) -> None:
+    if settings.metrics_port:
+        metrics_folder.make()
+
+
+@worker_shutdown.connect
+def _remove_metrics(**_: Any) -> None:
+    if settings.metrics_port:
+        metrics_folder.remove()
+
+
+@worker_ready.connect
+def _show_metrics(**_: Any) -> None:
+    if settings.metrics_port:
+        # Not before its folder is there; what its processes count, this one shows.
+        from shared import metrics_export
+
+        metrics_export.serve(settings.metrics_host, settings.metrics_port)
 
 
 @worker_ready.connect
@@ -100,6 +127,19 @@ def _kill_processes(_signal: int, _frame: FrameType | None) -> None:
 def _build_settler(**_: Any) -> None:
     """Make the clients after the fork and before the first task."""
     settler()
+    tracing.start(settings, "worker")
+    if settings.metrics_port:
+        from shared import metrics_export
+
+        metrics_export.start()
+
+
+@worker_process_shutdown.connect
+def _keep_last_counts(**_: Any) -> None:
+    if settings.metrics_port:
+        from shared import metrics_export
+
+        metrics_export.stop()
 
 
 @cache
@@ -116,6 +156,7 @@ def settler() -> Settler:
         settings.rules,
         settings.attempts_max,
         clock=lambda: datetime.now(UTC),
+        tells=settings.is_auditing,
     )
 
 
@@ -125,17 +166,38 @@ def queue() -> TaskQueue:
     return TaskQueue(publisher_app(settings, connections=1), broker_client(settings, connections=1))
 
 
-@app.task(name=SETTLE_TASK, ignore_result=True)
-def settle(names: Sequence[str], *, suspect: bool = False) -> None:
+@app.task(name=SETTLE_TASK, ignore_result=True, bind=True)
+def settle(task: Any, names: Sequence[str], *, suspect: bool = False) -> None:
     """Settle the orders that a message names.
 
     Raises:
         StoreUnavailable: the store failed for too long; the sweeper sends the orders again.
     """
-    left = settler().settle(map(read_ref, names), suspect=suspect)
+    # Whatever is logged meanwhile says of which message it is, and of which requests.
+    origins = read_origins(task.request)
+    with (
+        bound_contextvars(message=task.request.id, requests=origins),
+        tracing.span("settle", headers=_headers(task), kind="CONSUMER", orders=len(names)),
+    ):
+        _settle(names, suspect=suspect, origins=origins)
+
+
+def _headers(task: Any) -> dict[str, str]:
+    """The headers of the message that say of which trace it is."""
+    return {"traceparent": str(task.request.get("traceparent") or "")}
+
+
+def _settle(names: Sequence[str], *, suspect: bool, origins: Sequence[str]) -> None:
+    outcome = "failed"
+    try:
+        left = settler().settle(map(read_ref, names), suspect=suspect)
+        outcome = "returned" if left else "settled"
+    finally:
+        metrics.MESSAGES.add(outcome)
     if not left:
         return
     try:
-        queue().publish(left, datetime.now(UTC))
+        queue().publish(left, datetime.now(UTC), origins=origins)
     except QueueUnavailable as error:
+        metrics.LEFT_TO_SWEEPER.add(n=len(left))
         log.warning("left_to_sweeper", orders=len(left), error=str(error))

@@ -20,6 +20,7 @@ from random import Random
 from typing import Final
 from uuid import uuid4
 
+from shared import metrics
 from shared.domain.account import Account
 from shared.domain.decision import Rules, decide, duplicate_horizon, park
 from shared.domain.order import FINAL_STATUSES, Order, OrderStatus
@@ -85,8 +86,13 @@ class Settler:
         sleep: Callable[[float], None] = time.sleep,
         monotonic: Callable[[], float] = time.monotonic,
         random: Random | None = None,
+        tells: bool = False,
     ) -> None:
-        """Decide by ``rules``; park an order after ``attempts_max`` counted attempts."""
+        """Decide by ``rules``; park an order after ``attempts_max`` counted attempts.
+
+        ``tells``: the log says of each order what became of it.
+        """
+        self._tells = tells
         self._gateway = gateway
         self._cache = cache
         self._rules = rules
@@ -251,12 +257,16 @@ class Settler:
             try:
                 commits.commit(self._gateway, rest, token=str(uuid4()))
             except CommitConflict as conflict:
+                metrics.CONFLICTS.add(n=len(conflict.account_ids))
                 conflicts |= conflict.account_ids
                 rest = [one for one in rest if one.before.account.id not in conflicts]
                 continue
             except StoreRefused as refused:
                 return conflicts | self._commit_one_by_one(rest, refused)
+            _count(rest)
             self._publish(rest)
+            if self._tells:
+                _tell(rest)
             return conflicts
         return conflicts
 
@@ -271,6 +281,7 @@ class Settler:
             commits.park_unreadable_account(
                 self._gateway, account_id, first.order_id, self._clock(), str(refused)
             )
+            metrics.DECIDED.add("failed")
         return set()
 
     def _publish(self, settlements: Sequence[Settlement]) -> None:
@@ -309,6 +320,7 @@ class Settler:
                 commits.park_unreadable_account(
                     self._gateway, account_id, _id_of(order), self._clock(), reason
                 )
+                metrics.DECIDED.add("failed")
             elif work.suspect:
                 commits.count_attempt(self._gateway, account_id, _id_of(order), order.attempts)
         work.drop(account_id)
@@ -343,6 +355,29 @@ def _parked(account: Account, undecided: Undecided) -> DecidedOrder:
     reason = "the worker failed or died whenever it tried to decide it"
     failure = f"parked after {undecided.attempts} attempts: {reason}"
     return DecidedOrder(account.id, order.id, order, park(account), failure)
+
+
+def _count(settlements: Sequence[Settlement]) -> None:
+    """Tell the metrics what was committed."""
+    for settlement in settlements:
+        metrics.SETTLEMENT_ORDERS.observe(len(settlement.decided))
+        for decided in settlement.decided:
+            metrics.DECIDED.add(decided.decision.status.value)
+            for error in decided.decision.business_errors:
+                metrics.REJECTIONS.add(error.value)
+            if decided.order is not None:
+                waited = settlement.decided_at - decided.order.received_at
+                metrics.DECISION_SECONDS.observe(waited.total_seconds())
+
+
+def _tell(settlements: Sequence[Settlement]) -> None:
+    """Log what was committed: one line, however many orders."""
+    orders = {
+        f"{decided.account_id}/{decided.order_id}": decided.decision.status.value
+        for settlement in settlements
+        for decided in settlement.decided
+    }
+    log.info("decided", orders=orders)
 
 
 def _answer(settlement: Settlement, decided: DecidedOrder, order: Order) -> bytes:

@@ -9,13 +9,15 @@ enqueued after that one still waits its turn, however long the backlog is.
 import signal
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from types import FrameType
 from typing import Final
 
+from shared import metrics, metrics_folder, tracing
 from shared.clients import DYNAMODB_READ_SECONDS_WORKER, broker_client, table_client
-from shared.ids import OrderRef, by_account
+from shared.ids import OrderRef, by_account, first_id_at, instant_of
 from shared.logs import configure_logs, get_logger
 from shared.order_store import reads
 from shared.order_store.errors import StoreError
@@ -25,6 +27,9 @@ from shared.task_queue import MESSAGE_ORDERS_MAX, QueueUnavailable, TaskQueue, p
 
 REMEMBERED_MAX: Final = 200_000
 """Orders whose last sending is remembered, so that one is not sent again at every sweep."""
+
+TELL_EVERY: Final = timedelta(seconds=60)
+"""Between two lines of the log that tell how the queue stands."""
 
 SWEEP_ORDERS_MAX: Final = 50_000
 """Orders sent again by one sweep."""
@@ -49,6 +54,8 @@ class Sweeper:
         self._recover_after = recover_after
         self._clock = clock
         self._sent: OrderedDict[OrderRef, datetime] = OrderedDict()
+        self._oldest: datetime | None = None
+        self._told_at: datetime | None = None
 
     def sweep(self) -> int:
         """Send the forgotten orders again; returns how many.
@@ -59,7 +66,7 @@ class Sweeper:
         """
         now = self._clock()
         lost_before = now - self._recover_after
-        waiting_since = self._queue.oldest_waiting_since()
+        waiting_since = self._oldest = self._queue.oldest_waiting_since()
         if waiting_since is not None:
             lost_before = min(lost_before, waiting_since)
         lost = self._lost(lost_before)
@@ -68,16 +75,35 @@ class Sweeper:
             self._remember(message, now)
         if lost:
             log.info("orders_sent_again", orders=len(lost))
+            metrics.SENT_AGAIN.add(n=len(lost))
+        self._measure(now)
         return len(lost)
+
+    def _measure(self, now: datetime) -> None:
+        """Tell how the queue stands: the metrics at every sweep, the log about once a minute."""
+        messages = self._queue.depth()
+        oldest_seconds = (now - self._oldest).total_seconds() if self._oldest else 0.0
+        metrics.QUEUE_MESSAGES.set(messages)
+        metrics.OLDEST_SECONDS.set(oldest_seconds)
+        if self._told_at is not None and now - self._told_at < TELL_EVERY:
+            return
+        self._told_at = now
+        parked = reads.count_parked(self._gateway)
+        metrics.PARKED.set(parked)
+        log.info("queue", messages=messages, oldest_seconds=round(oldest_seconds, 1), parked=parked)
 
     def _lost(self, lost_before: datetime) -> list[OrderRef]:
         lost: list[OrderRef] = []
+        oldest = newest = first_id_at(lost_before)
         for ref in reads.undecided_before(self._gateway, lost_before):
+            oldest = min(oldest, ref[1])
             sent_at = self._sent.get(ref)
             if sent_at is None or sent_at < lost_before:
                 lost.append(ref)
             if len(lost) >= SWEEP_ORDERS_MAX:
                 break
+        if oldest < newest:
+            self._oldest = instant_of(oldest)
         return lost
 
     def _remember(self, refs: Iterable[OrderRef], now: datetime) -> None:
@@ -110,14 +136,17 @@ def run(sweeper: Sweeper, every_seconds: float, stop: threading.Event) -> None:
     while not stop.wait(every_seconds):
         try:
             sweeper.sweep()
+            metrics.SWEEPS.add("done")
         except (StoreError, QueueUnavailable) as error:
+            metrics.SWEEPS.add("failed")
             log.warning("sweep_failed", error=str(error))
 
 
 def main() -> None:
     """Sweep until SIGTERM or SIGINT."""
-    configure_logs()
     settings = Settings()
+    configure_logs(settings.log_format)
+    tracing.start(settings, "sweeper")
     gateway = Gateway(
         table_client(connections=1, read_seconds=DYNAMODB_READ_SECONDS_WORKER),
         settings.table_name,
@@ -135,7 +164,26 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
-    run(sweeper, settings.sweep_every, stop)
+    with _metrics(settings):
+        run(sweeper, settings.sweep_every, stop)
+
+
+@contextmanager
+def _metrics(settings: Settings) -> Iterator[None]:
+    """Count and show within this block, if that is asked for."""
+    if not settings.metrics_port:
+        yield
+        return
+    metrics_folder.make()
+    from shared import metrics_export
+
+    metrics_export.start()
+    metrics_export.serve(settings.metrics_host, settings.metrics_port)
+    try:
+        yield
+    finally:
+        metrics_export.stop()
+        metrics_folder.remove()
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
 ``api/access/needs.py`` says what each route asks for; a route that is not named there is refused.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
+from typing import Any
 
-from flask import request
+from flask import has_request_context, request
 
 from api.access.gate import Gate, build_parts, current_gate, note_orders, protect
 from api.access.needs import NEEDS, UNVERSIONED, Need
@@ -18,7 +19,9 @@ __all__ = [
     "build_parts",
     "is_operator",
     "may_reach",
+    "name_request",
     "noted_orders",
+    "origin",
     "protect",
     "reach",
     "spend",
@@ -39,6 +42,20 @@ def reach() -> Callable[[int], bool]:
 def while_admitted(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """``chunks`` of a stream, to its end or until the key of the current request is not good."""
     return current_gate().while_admitted(request.environ, chunks)
+
+
+def origin() -> str:
+    """The current request's id and, after a blank, its key's id if it has one."""
+    return current_gate().origin(request.environ)
+
+
+def name_request(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """A step of the logs: say in which request something happened, if it was in one."""
+    if has_request_context() and "request_id" not in event:
+        event["request_id"] = current_gate().request_id(request.environ)
+    return event
 
 
 def is_operator() -> bool:

@@ -25,7 +25,14 @@ from api.access.limits import (
     limits_of_a_key,
     limits_of_an_address,
 )
-from api.access.needs import ACCOUNT_ARGUMENT, NEEDS, Need, is_unversioned, with_aliases
+from api.access.needs import (
+    ACCOUNT_ARGUMENT,
+    NEEDS,
+    OTHER_VERSIONS,
+    Need,
+    is_unversioned,
+    with_aliases,
+)
 from api.access.networks import NetworkLists
 from api.access.presented import Presented, read_presented
 from api.access.versions import (
@@ -36,6 +43,7 @@ from api.access.versions import (
 )
 from api.problems import RETRY_AFTER_SECONDS, Problem, account_not_found, unavailable
 from api.services import Services
+from shared import metrics
 from shared.access import KEY_PREFIX, AccessKey, Scope, digest_of
 from shared.logs import get_logger
 from shared.networks import client_of, read_address
@@ -46,6 +54,7 @@ EXTENSION: Final = "access"
 """Where an application keeps its gate."""
 
 _VISIT: Final = "orders.visit"
+_ID: Final = "orders.request_id"
 _LOOPBACK: Final = ("127.0.0.1", "::1")
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}", re.ASCII)
@@ -152,7 +161,8 @@ class Gate:
             refuse_unknown_path(asked.path)
         elif endpoint not in self._needs:
             raise _undeclared()
-        if "version" in (accept := asked.environ.get("HTTP_ACCEPT", "")):
+        accept = asked.environ.get("HTTP_ACCEPT", "")
+        if "version" in accept and endpoint not in OTHER_VERSIONS:
             refuse_unknown_accept(accept)
 
     def _address(self, environ: Environ) -> str:
@@ -193,6 +203,7 @@ class Gate:
             return
         visit.standing = standing
         if standing.refused is not None:
+            metrics.LIMITED.add(standing.refused.name)
             raise _limited(standing)
 
     def _key(self, keys: KeyRing, key_id: str, written: str) -> AccessKey | None:
@@ -217,7 +228,7 @@ class Gate:
         """Name the request, say how it stands to its limits, and write down what it changed."""
         asked = _asked()
         environ = asked.environ
-        request_id = self._request_id(environ)
+        request_id = self.request_id(environ)
         headers = response.headers
         headers.add("X-Request-Id", request_id)
         endpoint = asked.endpoint
@@ -239,13 +250,28 @@ class Gate:
             write_audit_line(asked, response, visit, request_id)
         return response
 
-    def _request_id(self, environ: Environ) -> str:
+    def _new_request_id(self, environ: Environ) -> str:
         given = environ.get("HTTP_X_REQUEST_ID")
         if given is not None and _REQUEST_ID.fullmatch(given) and KEY_PREFIX not in given.lower():
             return str(given)
         return f"{self._ids_begin}-{next(self._ids):x}"
 
     # For the routes
+
+    def request_id(self, environ: Environ) -> str:
+        """The id of a request: its client's, if that is one, else one of ours."""
+        known: str | None = environ.get(_ID)
+        if known is None:
+            # The server's dictionary is one; only its type here says that nobody writes.
+            known = cast("dict[str, Any]", environ)[_ID] = self._new_request_id(environ)
+        return known
+
+    def origin(self, environ: Environ) -> str:
+        """The request's id and, after a blank, its key's id if it has one."""
+        visit: Visit | None = environ.get(_VISIT)
+        key = visit.key if visit is not None else None
+        request_id = self.request_id(environ)
+        return f"{request_id} {key.id}" if key is not None else request_id
 
     def reach(self, environ: Environ) -> Callable[[int], bool]:
         """Which accounts the caller's key is good for."""

@@ -31,6 +31,7 @@ class Need(Enum):
 NEEDS: Final[Mapping[str, Need]] = {
     "health.alive": Need.PROBE,
     "health.ready": Need.PROBE,
+    "metrics.show": Need.OPERATOR,
     "accounts.open_account": Need.ALL_ACCOUNTS,
     "accounts.show": Need.ACCOUNT,
     "orders.place": Need.ACCOUNT,
@@ -39,7 +40,16 @@ NEEDS: Final[Mapping[str, Need]] = {
     "orders.page": Need.ACCOUNT,
     "bulk.place_many": Need.KEY,
     "events.stream": Need.ACCOUNT,
+    # They say what there is for whoever has a key, and nothing of anybody's.
+    "documentation.show": Need.NOTHING,
+    "documentation.browse": Need.NOTHING,
+    "documentation.asset": Need.NOTHING,
+    "page.index": Need.NOTHING,
+    "page.file": Need.NOTHING,
 }
+
+OTHER_VERSIONS: Final = frozenset({"metrics.show"})
+"""Endpoints of which Accept names the version of a format, which is not one of this API."""
 
 
 def is_unversioned(endpoint: str) -> bool:

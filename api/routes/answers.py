@@ -25,8 +25,17 @@ def answer(shown: Mapping[str, Any], status: int) -> Response:
 
 def read(request: Request, body: bytes) -> Response:
     """The answer to a GET: ``body`` (JSON), or 304 where the client holds the same already."""
+    return tagged(request, body, JSON, _REVALIDATE)
+
+
+def tagged(request: Request, body: bytes, content_type: str, cache_control: str) -> Response:
+    """An answer with an ``ETag``, or 304 where the client holds the same already."""
     tag = blake2b(body, digest_size=_TAG_BYTES).hexdigest()
-    headers = [("Content-Type", JSON), ("ETag", f'"{tag}"'), ("Cache-Control", _REVALIDATE)]
+    headers = [
+        ("Content-Type", content_type),
+        ("ETag", f'"{tag}"'),
+        ("Cache-Control", cache_control),
+    ]
     held = request.environ.get("HTTP_IF_NONE_MATCH")
     if held is not None and parse_etags(held).contains_weak(tag):
         return Response(status=304, headers=headers)

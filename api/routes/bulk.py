@@ -24,6 +24,11 @@ def place_many() -> Response:
     # The request itself was counted already.
     access.spend(len(lines) - 1)
     answers = api.bulk.answers(
-        lines, key, received_at, may_reach=access.reach(), made=access.noted_orders()
+        lines,
+        key,
+        received_at,
+        may_reach=access.reach(),
+        made=access.noted_orders(),
+        origin=access.origin(),
     )
     return Response(answers, mimetype=NDJSON)

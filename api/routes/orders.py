@@ -4,6 +4,7 @@ from urllib.parse import urlencode
 
 from flask import Blueprint, Response, request, url_for
 
+from api import access
 from api.acceptance import OrderRequest, Repeated, fingerprint, order_of, order_scope
 from api.cursors import write_cursor
 from api.problems import RETRY_AFTER_SECONDS
@@ -18,6 +19,7 @@ from api.validation import (
     read_wait,
     read_wait_preference,
 )
+from shared import tracing
 from shared.domain.order import Order
 from shared.order_store.records import AcceptedOrder
 from shared.representation import show_accepted, to_json
@@ -40,6 +42,8 @@ def place(account_id: int) -> Response:
             received_at,
             claim_for(request, order_scope(account_id), fingerprint(body)),
             deadline=api.deadline(),
+            origin=access.origin(),
+            trace=tracing.here(),
         )
     )
     is_repeated = isinstance(outcome, Repeated)

@@ -13,6 +13,10 @@ class StoreThrottled(StoreUnavailable):
     """The store asked to slow down: nothing was written."""
 
 
+class StoreContended(StoreThrottled):
+    """Somebody else was writing the same items just then: nothing was written."""
+
+
 class StoreOutcomeUnknown(StoreUnavailable):
     """The answer was lost: the write may or may not have happened."""
 

@@ -20,7 +20,9 @@ from botocore.exceptions import (
 )
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from shared import metrics, tracing
 from shared.order_store.errors import (
+    StoreContended,
     StoreOutcomeUnknown,
     StoreRefused,
     StoreThrottled,
@@ -41,9 +43,8 @@ TRANSACTION_TOKEN_LENGTH_MAX: Final = 36
 
 CONDITION_FAILED: Final = "ConditionalCheckFailed"
 _NO_REASON: Final = "None"
-_BUSY_REASONS: Final = frozenset(
-    {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
-)
+_CONTENDED: Final = "TransactionConflict"
+_BUSY_REASONS: Final = frozenset({_CONTENDED, "ThrottlingError", "ProvisionedThroughputExceeded"})
 _THROTTLED: Final = frozenset(
     {
         "ThrottlingException",
@@ -103,6 +104,18 @@ class TransactionCancelled(Exception):
         self.refused = refused
 
 
+# What the metrics call an error, the first that it is one of.
+_KINDS: Final = (
+    (StoreContended, "contended"),
+    (StoreThrottled, "throttled"),
+    (StoreOutcomeUnknown, "unknown"),
+    (StoreUnavailable, "unavailable"),
+    (TransactionCancelled, "cancelled"),
+    (Exception, "refused"),
+)
+_STORES_FAULT: Final = frozenset({"throttled", "unknown", "unavailable"})
+
+
 class Gateway:
     """One table behind a boto3 client."""
 
@@ -132,7 +145,8 @@ class Gateway:
             StoreUnavailable: no answer in time, twice.
         """
         answer = self._read(
-            lambda: self._client.get_item(TableName=self.table_name, Key=key, ConsistentRead=True)
+            "get_item",
+            lambda: self._client.get_item(TableName=self.table_name, Key=key, ConsistentRead=True),
         )
         item: Item | None = answer.get("Item")
         return item
@@ -154,7 +168,9 @@ class Gateway:
         Raises:
             StoreUnavailable: no answer in time, twice.
         """
-        answer = self._read(lambda: self._client.query(TableName=self.table_name, **arguments))
+        answer = self._read(
+            "query", lambda: self._client.query(TableName=self.table_name, **arguments)
+        )
         return answer["Items"], answer.get("LastEvaluatedKey")
 
     def update(self, **arguments: Any) -> Item:
@@ -166,7 +182,8 @@ class Gateway:
             StoreUnavailable: nothing was written.
         """
         answer: dict[str, Any] = self._call(
-            lambda: self._client.update_item(TableName=self.table_name, **arguments)
+            "update_item",
+            lambda: self._client.update_item(TableName=self.table_name, **arguments),
         )
         attributes: Item = answer.get("Attributes", {})
         return attributes
@@ -187,10 +204,11 @@ class Gateway:
         if len(actions) > TRANSACTION_ACTIONS_MAX:
             raise StoreRefused(f"{len(actions)} actions are more than one transaction can hold")
         self._call(
+            "transact_write_items",
             lambda: self._client.transact_write_items(
                 TransactItems=list(actions),  # type: ignore[arg-type]
                 ClientRequestToken=token[:TRANSACTION_TOKEN_LENGTH_MAX],
-            )
+            ),
         )
 
     def _batch_get_chunk(self, keys: Sequence[Key]) -> list[Item]:
@@ -199,38 +217,67 @@ class Gateway:
         def read_rest() -> None:
             nonlocal keys
             answer: Any = self._call(
+                "batch_get_item",
                 lambda: self._client.batch_get_item(
                     RequestItems={self.table_name: {"Keys": list(keys), "ConsistentRead": True}}
-                )
+                ),
             )
             items.extend(answer["Responses"].get(self.table_name, []))
             keys = answer.get("UnprocessedKeys", {}).get(self.table_name, {}).get("Keys", [])
             if keys:
+                metrics.DEPENDENCY_ERRORS.add("store", "throttled")
                 raise StoreThrottled(f"{len(keys)} keys were left unprocessed")
 
-        self._repeat_reads.copy()(read_rest)
+        self._repeating("batch_get_item")(read_rest)
         return items
 
-    def _read(self, call: Callable[[], Any]) -> Any:
-        # A copy for each call: tenacity keeps statistics on the object.
-        return self._repeat_reads.copy()(self._call, call)
+    def _read(self, operation: str, call: Callable[[], Any]) -> Any:
+        return self._repeating(operation)(self._call, operation, call)
 
-    def _call(self, call: Callable[[], Any]) -> Any:
+    def _repeating(self, operation: str) -> Retrying:
+        # A copy for each call: tenacity keeps statistics on the object.
+        return self._repeat_reads.copy(
+            before_sleep=lambda _: metrics.STORE_RETRIES.add(operation),
+        )
+
+    def _call(self, operation: str, call: Callable[[], Any]) -> Any:
+        """Make one call, known to the metrics as ``operation``."""
+        began = time.perf_counter()
+        outcome = "done"
         try:
-            return call()
-        except ClientError as error:
-            raise _translated(error) from error
-        except _NEVER_SENT as error:
-            raise StoreUnavailable(str(error)) from error
-        except BotoCoreError as error:
-            # A read time-out or a closed connection: the request may have arrived.
-            raise StoreOutcomeUnknown(str(error)) from error
+            with tracing.span(f"dynamodb {operation}", kind="CLIENT"):
+                return call()
+        except (ClientError, BotoCoreError) as error:
+            meant = _meaning_of(error)
+            outcome = _outcome_of(meant)
+            raise meant from error
+        finally:
+            metrics.STORE_CALLS.add(operation, outcome)
+            metrics.STORE_SECONDS.observe(time.perf_counter() - began, operation)
 
 
 def chunks(things: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """Cut ``things`` into pieces of at most ``size``."""
     for start in range(0, len(things), size):
         yield things[start : start + size]
+
+
+def _meaning_of(error: Exception) -> Exception:
+    """What an error of boto lets the caller believe."""
+    if isinstance(error, ClientError):
+        return _translated(error)
+    if isinstance(error, _NEVER_SENT):
+        return StoreUnavailable(str(error))
+    # A read time-out or a closed connection: the request may have arrived.
+    return StoreOutcomeUnknown(str(error))
+
+
+def _outcome_of(error: Exception) -> str:
+    """What the metrics call a failed call; also counts what is the store's fault."""
+    kind = next(kind for cause, kind in _KINDS if isinstance(error, cause))
+    if kind in _STORES_FAULT:
+        metrics.DEPENDENCY_ERRORS.add("store", kind)
+    return kind
 
 
 def _translated(error: ClientError) -> Exception:
@@ -240,7 +287,9 @@ def _translated(error: ClientError) -> Exception:
         return _cancellation(error)
     if code == "ConditionalCheckFailedException":
         return TransactionCancelled({0: Reason(CONDITION_FAILED, error.response.get("Item"))})
-    if code in _THROTTLED or code == "TransactionConflictException":
+    if code == "TransactionConflictException":
+        return StoreContended(message)
+    if code in _THROTTLED:
         return StoreThrottled(message)
     if code in _UNUSABLE:
         return StoreUnavailable(message)
@@ -263,6 +312,8 @@ def _cancellation(error: ClientError) -> Exception:
     if not refused:
         return StoreUnavailable("transaction cancelled without a reason")
     invalid = {place: reason for place, reason in refused.items() if not reason.is_busy}
+    if all(reason.code == _CONTENDED for reason in refused.values()):
+        return StoreContended(_CONTENDED)
     if not invalid:
         return StoreThrottled(", ".join(sorted({reason.code for reason in refused.values()})))
     # ValidationError, ItemCollectionSizeLimitExceeded: the action itself cannot be done.

@@ -166,19 +166,31 @@ def parked_orders(gateway: Gateway, account_id: int | None = None) -> Iterator[P
     Raises:
         StoreUnavailable: no answer in time.
     """
-    pages = _pages(
-        gateway,
-        IndexName=UNDECIDED_INDEX,
-        KeyConditionExpression="#shard = :shard",
-        ExpressionAttributeNames={"#shard": SHARD},
-        ExpressionAttributeValues={":shard": items.text(PARKED_SHARD)},
-        Limit=PAGE_ORDERS_MAX,
-    )
-    for page in pages:
+    for page in _pages(gateway, **_parked_query()):
         refs = [keys.order_of(entry) for entry in page]
         wanted = [ref for ref in refs if account_id in (None, ref[0])]
         for named in chunks(wanted, BATCH_GET_KEYS_MAX):
             yield from _parked_of(gateway, named)
+
+
+def count_parked(gateway: Gateway) -> int:
+    """About how many orders are parked, ``PAGE_ORDERS_MAX`` for as many or more.
+
+    Raises:
+        StoreUnavailable: no answer in time.
+    """
+    found, _ = gateway.query(**_parked_query())
+    return len(found)
+
+
+def _parked_query() -> dict[str, Any]:
+    return {
+        "IndexName": UNDECIDED_INDEX,
+        "KeyConditionExpression": "#shard = :shard",
+        "ExpressionAttributeNames": {"#shard": SHARD},
+        "ExpressionAttributeValues": {":shard": items.text(PARKED_SHARD)},
+        "Limit": PAGE_ORDERS_MAX,
+    }
 
 
 def _parked_of(gateway: Gateway, refs: Sequence[OrderRef]) -> list[ParkedOrder]:

@@ -31,10 +31,14 @@ class Remembered:
 
 @dataclass(frozen=True, slots=True)
 class AcceptedOrder:
-    """An order to be recorded as pending, with the key that makes its request repeatable."""
+    """An order to be recorded as pending, with the key that makes its request repeatable.
+
+    ``origin`` names its request, for the logs; it is not recorded.
+    """
 
     order: Order
     claim: IdempotencyClaim | None = None
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True)

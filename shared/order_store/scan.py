@@ -218,12 +218,16 @@ class _ScanGateway(Gateway):
     """The two calls that only whoever reads everything needs."""
 
     def describe(self) -> dict[str, Any]:
-        answer: Any = self._call(lambda: self._client.describe_table(TableName=self.table_name))
+        answer: Any = self._call(
+            "describe_table", lambda: self._client.describe_table(TableName=self.table_name)
+        )
         table: dict[str, Any] = answer["Table"]
         return table
 
     def scan(self, **arguments: Any) -> tuple[Page, Key | None]:
-        answer = self._call(lambda: self._client.scan(TableName=self.table_name, **arguments))
+        answer = self._call(
+            "scan", lambda: self._client.scan(TableName=self.table_name, **arguments)
+        )
         return answer["Items"], answer.get("LastEvaluatedKey")
 
 

@@ -178,9 +178,10 @@ def read_without_consistency() -> Iterator[None]:
     """Single items are read as they may have been a moment ago."""
 
     def careless(self: Gateway, key: Any) -> Any:
-        return self._read(lambda: self._client.get_item(TableName=self.table_name, Key=key)).get(
-            "Item"
-        )
+        def read() -> Any:
+            return self._client.get_item(TableName=self.table_name, Key=key)
+
+        return self._read("get_item", read).get("Item")
 
     with patch.object(Gateway, "get", careless):
         yield

@@ -190,6 +190,9 @@ class BrokerLook:
 
         return self._process.call(BROKER, "lindex", look, writes=False)
 
+    def llen(self, _name: str) -> int:
+        return self._process.call(BROKER, "llen", lambda: len(self._broker.ready), writes=False)
+
 
 @dataclass(slots=True)
 class CacheServer:

@@ -54,6 +54,13 @@ def test_a_dynamodb_of_the_users_comes_with_their_own_credentials() -> None:
     assert "AWS_ACCESS_KEY_ID" not in plan.environment
 
 
+def test_sweeper_and_workers_show_metrics_on_ports_that_follow_each_other() -> None:
+    plan = make_plan({"METRICS_PORT": "9464", "WORKERS": "2"})
+
+    assert [port.number for port in plan.ports][-3:] == [9464, 9465, 9466]
+    assert make_plan({"METRICS_PORT": "0"}).metrics is None
+
+
 def test_an_empty_variable_is_an_unset_one() -> None:
     assert make_plan({"REDIS_URL": "", "API_PORT": ""}) == make_plan({})
 

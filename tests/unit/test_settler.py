@@ -1,17 +1,20 @@
 """Settling against the store: in sequence, once, and past whatever cannot be decided."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 import pytest
+import structlog
 from botocore.exceptions import EndpointConnectionError
 
+from shared import metrics
 from shared.domain.account import Account
 from shared.domain.decision import Decision, Rules, decide
 from shared.domain.order import Order, OrderStatus
+from shared.metrics import Key
 from shared.order_store import commits, keys, parking
 from shared.order_store.commits import SETTLEMENT_ORDERS_MAX
 from shared.order_store.errors import (
@@ -878,3 +881,65 @@ def test_orders_of_an_account_without_its_head_are_parked_in_the_end(
         settler.settle([ref(order)], suspect=True)
 
     assert statuses(gateway, [order]) == ["failed"]
+
+
+# What is told of it
+
+
+@pytest.fixture(name="_counting")
+def _counts() -> Iterator[None]:
+    metrics.start_counting()
+    yield
+    metrics.stop_counting()
+
+
+def counted(name: str, *labels: str) -> float:
+    return metrics.snapshot().get(Key(name, labels), 0)
+
+
+@pytest.mark.usefixtures("_counting")
+def test_decisions_are_counted_by_status_and_broken_rule(gateway: HookedGateway) -> None:
+    orders = accepted(gateway, 1, 2, cash="15")
+
+    make_settler(gateway).settle(map(ref, orders))
+
+    assert statuses(gateway, orders).count("executed") == counted(
+        "orders_decided_total", "executed"
+    )
+    assert statuses(gateway, orders).count("rejected") == counted(
+        "orders_decided_total", "rejected"
+    )
+    assert counted("orders_rejections_total", "INSUFFICIENT_BALANCE") == 1
+    assert counted("orders_decision_seconds") == 2
+    assert counted("orders_settlement_orders") == 1
+
+
+@pytest.mark.usefixtures("_counting")
+def test_a_conflict_counts_once_and_so_do_the_orders(gateway: HookedGateway) -> None:
+    orders = accepted(gateway, 1)
+    others = make_settler(gateway)
+
+    def overtake() -> None:
+        assert others.settle(map(ref, orders)) == []
+
+    gateway.before.append(overtake)
+
+    make_settler(gateway).settle(map(ref, orders))
+
+    assert counted("orders_commit_conflicts_total") == 1
+    assert counted("orders_decided_total", "executed") == 1
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_what_became_of_orders_is_logged_where_that_is_asked_for(
+    gateway: HookedGateway, tells: bool
+) -> None:
+    (order,) = accepted(gateway, 1)
+    settler = make_settler(gateway)
+    settler._tells = tells
+
+    with structlog.testing.capture_logs() as events:
+        settler.settle([ref(order)])
+
+    lines = [event["orders"] for event in events if event["event"] == "decided"]
+    assert lines == ([{f"{order.account_id}/{order.id}": "executed"}] if tells else [])

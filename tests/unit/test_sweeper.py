@@ -4,9 +4,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import pytest
+import structlog
 
+from shared import metrics
 from shared.domain.order import Order
 from shared.ids import OrderIds, OrderRef
+from shared.metrics import Key
 from shared.order_store import commits, reads
 from shared.order_store.errors import StoreUnavailable
 from shared.order_store.gateway import Gateway
@@ -42,14 +45,24 @@ class FakeQueue(TaskQueue):
         self.waiting_since: datetime | None = None
         self.takes: int | None = None
 
-    def publish(self, refs: Sequence[OrderRef], now: datetime, *, suspect: bool = False) -> None:
-        del now
+    def publish(
+        self,
+        refs: Sequence[OrderRef],
+        now: datetime,
+        *,
+        suspect: bool = False,
+        origins: Sequence[str] = (),
+    ) -> None:
+        del now, origins
         if self.takes is not None and len(self.messages) >= self.takes:
             raise QueueUnavailable("the broker is away")
         self.messages.append(Message(list(refs), suspect))
 
     def oldest_waiting_since(self) -> datetime | None:
         return self.waiting_since
+
+    def depth(self) -> int:
+        return len(self.messages)
 
     def take(self) -> list[Message]:
         """The messages published since the last time."""
@@ -255,3 +268,82 @@ def test_a_failing_sweep_is_followed_by_the_next() -> None:
 
     run(Scripted(), 0.001, stop)
     assert errors == []
+
+
+# How the queue stands
+
+
+@pytest.fixture(name="_counting")
+def _counts() -> Iterator[None]:
+    metrics.start_counting()
+    yield
+    metrics.stop_counting()
+
+
+def told(world: World) -> tuple[float, float, float]:
+    """Messages, age of the oldest and parked orders, as the metrics have them."""
+    seen = metrics.snapshot()
+    names = ("orders_queue_messages", "orders_oldest_undecided_seconds", "orders_parked")
+    messages, oldest, parked = (seen[Key(name, ())] for name in names)
+    return messages, oldest, parked
+
+
+@pytest.mark.usefixtures("_counting")
+def test_an_empty_queue_is_told_as_such(world: World) -> None:
+    world.sweeper().sweep()
+
+    assert told(world) == (0, 0, 0)
+
+
+@pytest.mark.usefixtures("_counting")
+def test_the_oldest_undecided_order_gives_its_age(world: World) -> None:
+    world.accept(age_seconds=300, account_id=2)
+    world.accept(age_seconds=90)
+    world.accept(age_seconds=30, account_id=3)
+
+    world.sweeper().sweep()
+
+    assert told(world) == (1, 300, 0)
+    assert metrics.snapshot()[Key("orders_sent_again_total", ())] == 3
+
+
+@pytest.mark.usefixtures("_counting")
+def test_in_a_backlog_the_message_at_its_head_gives_the_age(world: World) -> None:
+    world.queue.waiting_since = NOON - seconds(40)
+    world.accept(age_seconds=20)
+
+    world.sweeper().sweep()
+
+    assert told(world) == (0, 40, 0)
+
+
+def test_how_the_queue_stands_is_logged_once_a_minute(world: World) -> None:
+    sweeper = world.sweeper()
+    with structlog.testing.capture_logs() as events:
+        for _ in range(130):
+            sweeper.sweep()
+            world.now += seconds(1)
+
+    lines = [event for event in events if event["event"] == "queue"]
+    assert len(lines) == 3
+    assert {"messages", "oldest_seconds", "parked"} < set(lines[0])
+
+
+@pytest.mark.usefixtures("_counting")
+def test_sweeps_are_counted_by_how_they_ended(world: World) -> None:
+    stop = threading.Event()
+
+    class Failing(FakeQueue):
+        def oldest_waiting_since(self) -> datetime | None:
+            if self.takes == 0:
+                stop.set()
+            self.takes = 0
+            if stop.is_set():
+                raise QueueUnavailable("the broker is away")
+            return None
+
+    world.queue = Failing()
+    run(world.sweeper(), 0.001, stop)
+
+    assert metrics.snapshot()[Key("orders_sweeps_total", ("done",))] == 1
+    assert metrics.snapshot()[Key("orders_sweeps_total", ("failed",))] == 1

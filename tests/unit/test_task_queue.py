@@ -16,11 +16,14 @@ from shared.cooldown import Cooldown
 from shared.settings import Settings
 from shared.task_queue import (
     ORDERS_QUEUE,
+    ORIGINS,
+    ORIGINS_BYTES_MAX,
     SETTLE_TASK,
     QueueUnavailable,
     TaskQueue,
     celery_app,
     publisher_app,
+    read_origins,
     read_ref,
     worker_app,
     write_ref,
@@ -296,3 +299,39 @@ def test_a_url_with_tls_is_never_spoken_to_in_plain_text(url: str, expected: obj
     with publisher_app(Settings(redis_url=url), connections=1).connection_for_write() as connection:
         options: Any = cast("Any", connection.transport).client.ssl
     assert (options["ssl_cert_reqs"] if options else None) == expected
+
+
+# Which requests a message is of
+
+
+def origins_sent(app: Celery, origins: list[str]) -> Any:
+    publishing(app).publish(REFS, NOON, origins=origins)
+    (message,) = received(app)
+    return message.headers
+
+
+def test_a_message_names_its_requests_once_each(app: Celery) -> None:
+    headers = origins_sent(app, ["a key1", "b", "a key1", ""])
+
+    assert read_origins(headers) == ["a key1", "b"]
+
+
+def test_a_message_names_its_requests_as_far_as_there_is_room(app: Celery) -> None:
+    origins = [f"{number:03}" + "x" * 125 for number in range(100)]
+
+    carried = read_origins(origins_sent(app, origins))
+
+    assert carried == origins[: ORIGINS_BYTES_MAX // 128]
+
+
+def test_without_requests_there_is_no_header(app: Celery) -> None:
+    headers = origins_sent(app, [])
+
+    assert ORIGINS not in headers
+    assert read_origins(headers) == []
+
+
+@pytest.mark.parametrize("headers", [None, {}, {ORIGINS: "a"}, {ORIGINS: {"a": 1}}, [ORIGINS]])
+def test_what_is_no_list_of_requests_is_none(headers: Any) -> None:
+    assert read_origins(headers) == []
+    assert read_origins({ORIGINS: [1, "a", None]}) == ["a"]

@@ -33,13 +33,22 @@ class FakeClock:
 class FakeQueue(TaskQueue):
     def __init__(self) -> None:
         self.published: list[list[OrderRef]] = []
+        self.origins: list[list[str]] = []
         self.is_down = False
 
-    def publish(self, refs: Sequence[OrderRef], now: datetime, *, suspect: bool = False) -> None:
+    def publish(
+        self,
+        refs: Sequence[OrderRef],
+        now: datetime,
+        *,
+        suspect: bool = False,
+        origins: Sequence[str] = (),
+    ) -> None:
         del now, suspect
         if self.is_down:
             raise QueueUnavailable("the broker is away")
         self.published.append(list(refs))
+        self.origins.append(list(origins))
 
     def check(self) -> None:
         if self.is_down:

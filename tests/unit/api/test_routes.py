@@ -317,7 +317,7 @@ def test_a_key_used_without_a_version_is_used_with_it_too(api: Api, account_id: 
 # Methods and unknown paths
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v2/accounts", "/v1/orders", "/static/x", "/v1/x"])
+@pytest.mark.parametrize("path", ["/x", "/v1", "/v2/accounts", "/v1/orders", "/static/x", "/v1/x"])
 def test_an_unknown_path_is_not_found(api: Api, path: str) -> None:
     problem_of(api.get(path), 404, "NOT_FOUND")
 

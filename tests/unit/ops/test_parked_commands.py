@@ -46,8 +46,15 @@ class FakeQueue(TaskQueue):
         self.messages: list[list[OrderRef]] = []
         self.is_down = False
 
-    def publish(self, refs: Sequence[OrderRef], now: datetime, *, suspect: bool = False) -> None:
-        del now
+    def publish(
+        self,
+        refs: Sequence[OrderRef],
+        now: datetime,
+        *,
+        suspect: bool = False,
+        origins: Sequence[str] = (),
+    ) -> None:
+        del now, origins
         assert not suspect
         if self.is_down:
             raise QueueUnavailable("no broker")

@@ -15,6 +15,7 @@ from botocore.exceptions import (
 )
 
 from shared.order_store.errors import (
+    StoreContended,
     StoreOutcomeUnknown,
     StoreRefused,
     StoreThrottled,
@@ -103,7 +104,7 @@ FAILURES: list[tuple[Exception, type[Exception]]] = [
     (refusal("ThrottlingException"), StoreThrottled),
     (refusal("ProvisionedThroughputExceededException"), StoreThrottled),
     (refusal("RequestLimitExceeded"), StoreThrottled),
-    (refusal("TransactionConflictException"), StoreThrottled),
+    (refusal("TransactionConflictException"), StoreContended),
     (refusal("ThrottlingException", 500), StoreThrottled),
     (refusal("ResourceNotFoundException"), StoreUnavailable),
     (refusal("AccessDeniedException"), StoreUnavailable),
@@ -221,7 +222,8 @@ def test_a_transaction_that_met_others_is_throttled(codes: list[str]) -> None:
     client = Client(cancellation(*({"Code": code} for code in codes)))
     with pytest.raises(StoreThrottled) as caught:
         gateway_on(client).transact([{}], "token")
-    assert caught.type is StoreThrottled
+    is_contended = set(codes) == {"TransactionConflict"}
+    assert caught.type is (StoreContended if is_contended else StoreThrottled)
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,8 @@ def rules_of(app: Flask) -> Iterator[tuple[Rule, str]]:
 
 
 def path_of(app: Flask, rule: Rule, account_id: int = OWN) -> str:
-    values = {"account_id": account_id, "order_id": make_order().id}
+    files = {"file_name": "page.js", "name": "start.js"}
+    values = {"account_id": account_id, "order_id": make_order().id, **files}
     adapter = app.url_map.bind("localhost")
     return str(adapter.build(rule.endpoint, {name: values[name] for name in rule.arguments}))
 
