@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import order_client
+from local.processes import group_members
 from order_client import Client, NewOrder, Position, Status
 from tests.integration.client import until
 from tests.stack import Engines, Stack
@@ -22,6 +23,7 @@ from tests.stack import Engines, Stack
 pytestmark = [pytest.mark.integration, pytest.mark.any_store]
 
 SECONDS = 20.0
+MEBIBYTE = 2**20
 HEADER = "account_id,timestamp,operation,issuer_name,total_shares,share_price\n"
 
 
@@ -168,6 +170,49 @@ def test_ctrl_c_leaves_a_load_that_can_go_on(
     assert recorded == count == _lines(results) - 1
 
 
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("count", [20_000, pytest.param(100_000, marks=pytest.mark.slow)], ids=str)
+def test_a_long_file_grows_neither_the_client_nor_the_api(
+    engines: Engines, tmp_path: Path, count: int
+) -> None:
+    with Stack(engines, api_processes=1) as stack, Client(stack.url) as client:
+        accounts = [client.open_account(10**9).id for _ in range(100)]
+        peaks = [
+            _load_and_watch(stack, accounts, tmp_path / f"{lines}.csv", lines)
+            for lines in (5_000, count)
+        ]
+    (client_short, api_short), (client_long, api_long) = peaks
+    assert client_long - client_short < 2 * MEBIBYTE, peaks
+    assert api_long - api_short < 12 * MEBIBYTE, peaks
+
+
+def _load_and_watch(stack: Stack, accounts: list[int], source: Path, count: int) -> tuple[int, int]:
+    """Load ``count`` lines; returns the most bytes that client and API had until then."""
+    with source.open("w") as file:
+        file.write(HEADER)
+        file.writelines(_line(accounts, number) for number in range(count))
+    loading = start(stack.url, source, chunk=1000)
+    client_peak = 0
+    while loading.poll() is None:
+        client_peak = max(client_peak, peak_of(loading.pid))
+        time.sleep(0.05)
+    assert loading.returncode == 0
+    with source.with_suffix(".results.csv").open(newline="") as file:
+        statuses = Counter(row["status"] for row in csv.DictReader(file))
+    assert statuses == {"accepted": count}
+    (worker,) = (pid for pid in group_members(stack.api.pid) if pid != stack.api.pid)
+    return client_peak, peak_of(worker)
+
+
+def peak_of(pid: int) -> int:
+    """The most bytes that a process had in memory until now; 0 once it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+
+
 def run(url: str, *arguments: str) -> str:
     command = [sys.executable, "-m", "order_client", "--url", url, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -175,11 +220,11 @@ def run(url: str, *arguments: str) -> str:
     return done.stdout
 
 
-def start(url: str, source: Path) -> "subprocess.Popen[bytes]":
+def start(url: str, source: Path, chunk: int = 100) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "order_client", "--url", url, "bulk", "load", str(source)]
     # Who runs tests in the background has them ignore SIGINT, and their children too.
     return subprocess.Popen(
-        [*command, "--chunk", "100"], stdout=subprocess.DEVNULL, preexec_fn=_heed_sigint
+        [*command, "--chunk", str(chunk)], stdout=subprocess.DEVNULL, preexec_fn=_heed_sigint
     )
 
 
