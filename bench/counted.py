@@ -6,7 +6,7 @@ meter (``bench.units``); real publishing, delivery and caching on a Redis in thi
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -42,6 +42,7 @@ from tests.simulation.dynamodb import Table
 from tests.simulation.world import INDEXES
 from worker.processing import Settler
 from worker.sweeper import Sweeper
+from worker.turns import Turns
 
 REDIS_BYTES_AN_ENTRY: Final = 100
 """Assumed: what Redis adds to a key and its value."""
@@ -118,6 +119,20 @@ class KeptQueue(TaskQueue):
         return 0
 
 
+class EveryTurn(Turns):
+    """Nobody else is there."""
+
+    def __init__(self) -> None:
+        """Needs no Redis."""
+
+    def take(self, account_ids: Collection[int]) -> set[int]:
+        """All of them."""
+        return set(account_ids)
+
+    def give_back(self, account_ids: Collection[int]) -> None:
+        """There is nothing to give."""
+
+
 class KeptCache(StatusCache):
     """A status cache in a dictionary."""
 
@@ -153,7 +168,7 @@ class Desk:
         self.intake: Intake[OrderRequest, AcceptedOrder] = order_intake(
             self.gateway, self.queue, OrderIds(), self.clock
         )
-        self.settler = Settler(self.gateway, self.cache, rules, 5, clock=self.clock)
+        self.settler = Settler(self.gateway, self.cache, EveryTurn(), rules, 5, clock=self.clock)
         self.reader = StatusReader(self.gateway, self.cache)
 
     def clock(self) -> datetime:

@@ -46,6 +46,7 @@ from shared.task_queue import (
     worker_app,
 )
 from worker.processing import Settler
+from worker.turns import Turns
 
 STOP_SECONDS_MAX: Final = 8.0
 """How long a worker that was asked to stop lets its messages run before it gives them back."""
@@ -146,13 +147,11 @@ def _keep_last_counts(**_: Any) -> None:
 def settler() -> Settler:
     """This process' settler (clients must not be shared across a fork)."""
     client = table_client(_CONNECTIONS, DYNAMODB_READ_SECONDS_WORKER)
+    cache = cache_client(settings, _CONNECTIONS)
     return Settler(
         Gateway(client, settings.table_name),
-        StatusCache(
-            cache_client(settings, _CONNECTIONS),
-            settings.cache_seconds,
-            channel_of(settings.table_name),
-        ),
+        StatusCache(cache, settings.cache_seconds, channel_of(settings.table_name)),
+        Turns(cache, settings.table_name),
         settings.rules,
         settings.attempts_max,
         clock=lambda: datetime.now(UTC),

@@ -9,11 +9,12 @@ same message, die anywhere, or meet messages that are late, repeated or out of o
 
 The count of accepted orders (head) less the count of decided ones (account) is the number of
 undecided orders. Where the named ones are as many, they are all there is and the account's orders
-need not be queried: the usual case for accounts that send one order at a time.
+need not be queried: the usual case for accounts that send one order at a time. Where there are
+more, other messages name them, and the processes that hold those take turns (``worker.turns``).
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from random import Random
@@ -42,6 +43,7 @@ from shared.order_store.records import (
 )
 from shared.representation import recorded_from, show_order, to_json
 from shared.status_cache import StatusCache
+from worker.turns import TURN_WAIT_SECONDS_MAX, Turns
 
 SETTLE_SECONDS_MAX: Final = 20.0
 """How long one message is tried while the store fails; then the sweeper brings its orders back."""
@@ -64,6 +66,8 @@ class _Work:
     waiting: dict[int, set[str]]
     suspect: bool
     counted: dict[int, Undecided] = field(default_factory=dict)
+    patience: float = TURN_WAIT_SECONDS_MAX
+    """Seconds that are left to wait for others' turns."""
 
     def drop(self, account_id: int) -> None:
         self.waiting.pop(account_id, None)
@@ -79,6 +83,7 @@ class Settler:
         self,
         gateway: Gateway,
         cache: StatusCache,
+        turns: Turns,
         rules: Rules,
         attempts_max: int,
         *,
@@ -95,6 +100,7 @@ class Settler:
         self._tells = tells
         self._gateway = gateway
         self._cache = cache
+        self._turns = turns
         self._rules = rules
         self._rules_text = str(rules)
         self._attempts_max = attempts_max
@@ -137,10 +143,30 @@ class Settler:
     def _round(self, work: _Work) -> None:
         """Look at every waiting account once, decide what can be decided, commit it."""
         loaded = reads.load_for_settlement(self._gateway, list(work.waiting), work.refs())
+        named = _named_in(loaded, work)
+        busy = [account_id for account_id in named if _has_more(loaded, account_id, named)]
+        taken = self._turns.take(busy)
+        elsewhere = set(busy) - taken if work.patience > 0 else set()
+        try:
+            self._settle_all(loaded, named, elsewhere, work)
+        finally:
+            self._turns.give_back(taken)
+        if elsewhere:
+            work.patience -= self._turns.wait(elsewhere, work.patience)
+
+    def _settle_all(
+        self,
+        loaded: Loaded,
+        named: Mapping[int, Sequence[Undecided]],
+        elsewhere: Collection[int],
+        work: _Work,
+    ) -> None:
+        """Decide and commit what was looked at, less the accounts that are settled elsewhere."""
         settlements = [
             settlement
-            for account_id in list(work.waiting)
-            if (settlement := self._settlement(loaded, account_id, work)) is not None
+            for account_id, orders in named.items()
+            if account_id not in elsewhere
+            and (settlement := self._settlement(loaded, account_id, orders, work)) is not None
         ]
         conflicts: set[int] = set()
         for packed in commits.pack(settlements):
@@ -150,17 +176,10 @@ class Settler:
             if account_id not in conflicts:
                 _strike_off(work, settlement)
 
-    def _settlement(self, loaded: Loaded, account_id: int, work: _Work) -> Settlement | None:
+    def _settlement(
+        self, loaded: Loaded, account_id: int, named: Sequence[Undecided], work: _Work
+    ) -> Settlement | None:
         """Decide one account's orders, or drop the account from ``work`` if none can be."""
-        named = [
-            order
-            for order_id in work.waiting[account_id]
-            if (order := loaded.orders.get((account_id, order_id))) and is_undecided(order)
-        ]
-        work.waiting[account_id] = {_id_of(order) for order in named}
-        if not named:
-            work.drop(account_id)
-            return None
         if account_id in loaded.unreadable:
             self._give_up_on_account(account_id, named, loaded.unreadable[account_id], work)
             return None
@@ -336,6 +355,29 @@ def _by_account(refs: Iterable[OrderRef]) -> dict[int, set[str]]:
     for account_id, order_id in refs:
         waiting.setdefault(account_id, set()).add(order_id)
     return waiting
+
+
+def _named_in(loaded: Loaded, work: _Work) -> dict[int, list[Undecided]]:
+    """The orders that are still to be decided, by account; accounts without any are done with."""
+    found: dict[int, list[Undecided]] = {}
+    for account_id, order_ids in list(work.waiting.items()):
+        named = [
+            order
+            for order_id in order_ids
+            if (order := loaded.orders.get((account_id, order_id))) and is_undecided(order)
+        ]
+        if not named:
+            work.drop(account_id)
+            continue
+        work.waiting[account_id] = {_id_of(order) for order in named}
+        found[account_id] = named
+    return found
+
+
+def _has_more(loaded: Loaded, account_id: int, named: Mapping[int, Sequence[Undecided]]) -> bool:
+    """Whether an account has undecided orders that the message does not name."""
+    head, recorded = loaded.heads.get(account_id), loaded.accounts.get(account_id)
+    return bool(head and recorded and head.accepted - recorded.decided > len(named[account_id]))
 
 
 def _strike_off(work: _Work, settlement: Settlement) -> None:

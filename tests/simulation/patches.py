@@ -25,6 +25,7 @@ import shared.status_cache
 import worker.app
 import worker.processing
 import worker.sweeper
+import worker.turns
 from shared.domain.account import Account
 from shared.domain.decision import Decision, Rules
 from shared.domain.order import Order
@@ -46,6 +47,7 @@ _LOGGING: Final = (
     worker.app,
     worker.processing,
     worker.sweeper,
+    worker.turns,
 )
 _UUIDS: Final = (
     api.acceptance,

@@ -7,7 +7,7 @@ message again that nobody acknowledged in time, and forgets everything when it i
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 from tests.simulation.scheduler import Hub, Process, Signal
 from tests.simulation.weather import BROKER, CACHE
@@ -199,18 +199,37 @@ class CacheServer:
     """The cache's memory, shared by all processes."""
 
     hub: Hub
+    keeps_turns: bool = True
     answers: dict[str, bytes] = field(default_factory=dict)
     forgotten: set[str] = field(default_factory=set)
+    turns: dict[str, float] = field(default_factory=dict)
+    """When each ends by itself."""
 
     def flush(self) -> None:
         self.hub.counts["cache flushed"] += 1
         self.hub.note("cache", "FORGETS ALL")
         self.forgotten.update(self.answers)
         self.answers.clear()
+        self.turns.clear()
+
+    def is_taken(self, turn: str) -> bool:
+        return self.turns.get(turn, 0.0) > self.hub.now
+
+    def take(self, turn: str, seconds: float) -> bool:
+        if self.is_taken(turn):
+            self.hub.counts["turns of others"] += 1
+            return False
+        if self.keeps_turns:
+            self.turns[turn] = self.hub.now + seconds
+        return True
+
+    def end(self, turns: Sequence[str]) -> None:
+        for turn in turns:
+            self.turns.pop(turn, None)
 
 
 class CacheClient:
-    """A Redis client, as far as ``StatusCache`` (and one of ``bugs``) uses one."""
+    """A Redis client, as far as ``StatusCache``, ``Turns`` and one of ``bugs`` use one."""
 
     def __init__(self, server: CacheServer, process: Process) -> None:
         self._server = server
@@ -231,6 +250,15 @@ class CacheClient:
     def set(self, key: str, body: bytes) -> None:
         self._call("set", lambda: self._server.answers.update({key: body}), key, writes=True)
 
+    def exists(self, *keys: str) -> int:
+        found: int = self._call(
+            "look at turns", lambda: sum(map(self._server.is_taken, keys)), *keys, writes=False
+        )
+        return found
+
+    def unlink(self, *keys: str) -> None:
+        self._call("end turns", lambda: self._server.end(keys), *keys, writes=True)
+
     def pipeline(self, *, transaction: bool) -> "_Pipeline":
         assert not transaction
         return _Pipeline(self._server, self._call)
@@ -244,20 +272,36 @@ class _Pipeline:
         self._server = server
         self._call = call
         self._sets: dict[str, bytes] = {}
+        self._turns: dict[str, float] = {}
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._sets = {}
+        self._sets, self._turns = {}, {}
 
-    def set(self, key: str, body: bytes, *, ex: int) -> None:
-        assert ex > 0
-        self._sets[key] = body
+    def set(self, key: str, body: bytes, *, ex: int = 0, px: int = 0, nx: bool = False) -> None:
+        """An answer that lives long, or a turn (``nx``) that lives shortly."""
+        assert (px if nx else ex) > 0
+        if nx:
+            self._turns[key] = px / 1000
+        else:
+            self._sets[key] = body
 
-    def execute(self) -> None:
-        sets = self._sets
+    def execute(self) -> list[bool]:
+        sets, turns = self._sets, self._turns
         if sets:
             self._call(
                 "set all", lambda: self._server.answers.update(sets), *sorted(sets), writes=True
             )
+        if not turns:
+            return [True] * len(sets)
+        return cast(
+            "list[bool]",
+            self._call(
+                "take turns",
+                lambda: [self._server.take(*turn) for turn in turns.items()],
+                *sorted(turns),
+                writes=True,
+            ),
+        )

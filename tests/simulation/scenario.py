@@ -48,6 +48,7 @@ class Scenario:
     index_lag: float = 0.1
     page_items_max: int = 1_000
     keeps_tokens: bool = True
+    takes_turns: bool = True
     answers_lost: float = 0.0
     """Share of the API's answers that do not reach their client."""
     unprocessed: float = 0.0
@@ -91,6 +92,8 @@ def _draw_cast(scenario: Scenario, rng: Random) -> None:
     scenario.index_lag = rng.choice((0.0, 0.1, 1.0))
     scenario.page_items_max = rng.choice((1, 3, 1_000, 1_000))
     scenario.keeps_tokens = rng.random() < 0.8
+    # Without them every meeting at a busy account is a conflict.
+    scenario.takes_turns = rng.random() < 0.5
     scenario.slow = rng.choice((0.02, 0.1, 0.3))
     scenario.skew = rng.choice((0.0, 0.01, 0.5))
 

@@ -75,6 +75,7 @@ MUST_HAPPEN = (
     "throttled",
     "torn reads",
     "transaction conflicts",
+    "turns of others",
     *(f"kind: {kind}" for kind in KINDS),
 )
 

@@ -58,6 +58,7 @@ from tests.simulation.weather import BROKER, Weather
 from worker.processing import Settler
 from worker.sweeper import Sweeper
 from worker.sweeper import run as run_sweeper
+from worker.turns import Turns
 
 TABLE: Final = "orders"
 RULES: Final = Rules(market=ALWAYS_OPEN)
@@ -178,6 +179,7 @@ class WorkerProcess(Process):
         self.settler = Settler(
             world.gateway(self),
             world.cache(self),
+            world.turns(self),
             RULES,
             scenario.attempts_max,
             clock=self.clock,
@@ -266,7 +268,7 @@ class World:
             keeps_tokens=scenario.keeps_tokens,
         )
         self.broker = Broker(self.hub, scenario.habits, scenario.span)
-        self.cache_server = CacheServer(self.hub)
+        self.cache_server = CacheServer(self.hub, keeps_turns=scenario.takes_turns)
         self.apis: list[ApiProcess] = []
         self.workers: list[WorkerProcess] = []
         self.sweepers: list[SweeperProcess] = []
@@ -303,6 +305,10 @@ class World:
         cache = StatusCache(cast("Any", CacheClient(self.cache_server, process)), CACHE_SECONDS)
         cache._cooldown = Cooldown(1.0, process.monotonic)
         return cache
+
+    def turns(self, process: Process) -> Turns:
+        client = cast("Any", CacheClient(self.cache_server, process))
+        return Turns(client, TABLE, sleep=process.sleep, monotonic=process.monotonic)
 
     # The course of a schedule.
 

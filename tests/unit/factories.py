@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import boto3
+import fakeredis
 from botocore.config import Config
 from hypothesis import HealthCheck, settings
 from moto import mock_aws
@@ -35,6 +36,7 @@ from shared.order_store.records import (
 from shared.order_store.table import table_definition
 from shared.status_cache import StatusCache
 from worker.processing import Settler
+from worker.turns import Turns
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -278,10 +280,11 @@ class FakeCache(StatusCache):
 
 
 class FakeTime:
-    """Time that passes only where somebody sleeps."""
+    """Time that passes only where somebody sleeps; ``then`` happens in the first pause."""
 
-    def __init__(self) -> None:
+    def __init__(self, then: Callable[[], object] = lambda: None) -> None:
         self.pauses: list[float] = []
+        self._then = then
 
     def monotonic(self) -> float:
         """Seconds slept so far."""
@@ -290,6 +293,14 @@ class FakeTime:
     def sleep(self, pause_seconds: float) -> None:
         """Let time pass."""
         self.pauses.append(pause_seconds)
+        if len(self.pauses) == 1:
+            self._then()
+
+
+def turns_in(redis: fakeredis.FakeRedis, time: FakeTime | None = None) -> Turns:
+    """Turns that are waited for without really sleeping."""
+    time = time or FakeTime()
+    return Turns(redis, "orders", sleep=time.sleep, monotonic=time.monotonic)
 
 
 def make_settler(
@@ -299,12 +310,14 @@ def make_settler(
     rules: Rules = RULES,
     attempts_max: int = 3,
     time: FakeTime | None = None,
+    redis: fakeredis.FakeRedis | None = None,
 ) -> Settler:
     """A worker's settler that decides at noon and never really sleeps."""
     time = time or FakeTime()
     return Settler(
         gateway,
         cache or FakeCache(),
+        turns_in(redis or fakeredis.FakeRedis(), time),
         rules,
         attempts_max,
         clock=lambda: NOON,

@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
+import fakeredis
 import pytest
 import structlog
 from botocore.exceptions import EndpointConnectionError
@@ -51,6 +52,7 @@ from tests.unit.factories import (
     seconds,
     stored_account,
     stored_order,
+    turns_in,
 )
 from worker.processing import (
     BACKOFF_SECONDS_FIRST,
@@ -58,6 +60,7 @@ from worker.processing import (
     ROUNDS_MAX,
     SETTLE_SECONDS_MAX,
 )
+from worker.turns import TURN_WAIT_SECONDS_MAX
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -313,6 +316,73 @@ def test_an_order_is_decided_on_what_another_worker_left(gateway: HookedGateway)
     assert stored_order(gateway, second).sequence == 2
     assert stored_account(gateway).account.cash == 5
     assert gateway.transactions == 2
+
+
+# Turns
+
+
+def test_who_meets_another_at_a_busy_account_waits_and_finds_it_decided(
+    gateway: HookedGateway,
+) -> None:
+    orders, redis = accepted(gateway, 1, 2), fakeredis.FakeRedis()
+    other = make_settler(new_gateway(gateway), redis=redis)
+
+    def decide_and_end() -> None:
+        settle_all(other, orders)
+        turns_in(redis).give_back([1])
+
+    counting = Counting(gateway)
+    second = make_settler(counting, redis=redis, time=FakeTime(decide_and_end))
+    # The other took the turn, and decides while we wait.
+    turns_in(redis).take([1])
+    assert second.settle([ref(orders[1])]) == []
+    assert statuses(gateway, orders) == ["executed", "executed"]
+    # Two looks; neither the account's orders were asked for nor a commit tried in vain.
+    assert (counting.batches, counting.queries, counting.transactions) == (2, 0, 0)
+
+
+def test_a_busy_account_holds_up_none_of_the_others(gateway: HookedGateway) -> None:
+    busy, redis = accepted(gateway, 1, 2), fakeredis.FakeRedis()
+    (quiet,) = accepted(gateway, 3, account_id=2)
+    then: list[list[str]] = []
+    time = FakeTime(lambda: then.append(statuses(gateway, [*busy, quiet])))
+    turns_in(redis).take([1])
+    assert make_settler(gateway, redis=redis, time=time).settle([ref(busy[1]), ref(quiet)]) == []
+    assert then == [["pending", "pending", "executed"]]
+
+
+def test_a_turn_whose_process_is_gone_delays_an_order_and_no_more(gateway: HookedGateway) -> None:
+    orders, redis, time = accepted(gateway, 1, 2), fakeredis.FakeRedis(), FakeTime()
+    turns_in(redis).take([1])
+    assert make_settler(gateway, redis=redis, time=time).settle([ref(orders[1])]) == []
+    assert statuses(gateway, orders) == ["executed", "executed"]
+    assert TURN_WAIT_SECONDS_MAX <= time.monotonic() < 2 * TURN_WAIT_SECONDS_MAX
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_turn_ends_with_the_look_that_took_it(gateway: HookedGateway, fails: bool) -> None:
+    orders, redis = accepted(gateway, 1, 2), fakeredis.FakeRedis()
+    seen: list[int] = []
+
+    def look() -> None:
+        seen.append(redis.exists("turn:1:orders:1"))
+        if fails:
+            raise StoreUnavailable("busy")
+
+    gateway.before.append(look)
+    make_settler(gateway, redis=redis).settle([ref(orders[1])])
+    assert seen == [1]
+    assert redis.exists("turn:1:orders:1") == 0
+    assert statuses(gateway, orders) == ["executed", "executed"]
+
+
+def test_an_account_whose_orders_are_all_named_takes_no_turn(gateway: HookedGateway) -> None:
+    orders, redis = accepted(gateway, 1, 2), fakeredis.FakeRedis()
+    turns_in(redis).take([1])
+    time = FakeTime()
+    make_settler(gateway, redis=redis, time=time).settle(map(ref, orders))
+    assert statuses(gateway, orders) == ["executed", "executed"]
+    assert time.pauses == []
 
 
 def test_a_conflict_of_one_account_does_not_hold_up_the_others(gateway: HookedGateway) -> None:
