@@ -6,7 +6,7 @@ sort keys. Nobody waits for these reads, so a store that is busy is asked again 
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, Full, Queue
@@ -149,6 +149,31 @@ class TableReader:
             ExpressionAttributeNames={"#pk": PK},
             ExpressionAttributeValues={":pk": keys.account_key(account_id)[PK]},
         )
+
+    def account_pages_after(self, account_id: int, order_id: str) -> Iterator[Page]:
+        """As ``account_pages``, but only what sorts after the order ``order_id``.
+
+        Raises:
+            StoreUnavailable: no answer, again and again.
+        """
+        return self._pages(
+            self._gateway.query,
+            KeyConditionExpression="#pk = :pk AND #sk > :after",
+            ExpressionAttributeNames={"#pk": PK, "#sk": SK},
+            ExpressionAttributeValues={
+                ":pk": keys.account_key(account_id)[PK],
+                ":after": items.text(keys.order_sort_key(order_id)),
+            },
+        )
+
+    def read(self, item_keys: Sequence[Key]) -> Page:
+        """Read the items of ``item_keys`` that exist, each consistently, in no particular order.
+
+        Raises:
+            StoreUnavailable: no answer, again and again.
+        """
+        page: Page = self._again(lambda: self._gateway.batch_get(item_keys))
+        return page
 
     def table_pages(self, segments: int = 1) -> Iterator[tuple[int, Page]]:
         """Every page of the table, each with the number of its segment.
