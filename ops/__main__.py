@@ -3,6 +3,7 @@
 import click
 
 from ops.audit import audit
+from ops.backup import backup, restore
 from ops.keys import keys
 from ops.networks import networks
 from ops.parked import parked
@@ -18,9 +19,11 @@ def main() -> None:
 
 
 main.add_command(audit)
+main.add_command(backup)
 main.add_command(keys)
 main.add_command(networks)
 main.add_command(parked)
+main.add_command(restore)
 
 if __name__ == "__main__":
     main(prog_name="python -m ops")

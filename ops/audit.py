@@ -9,11 +9,11 @@ from dataclasses import asdict
 from typing import Any, Final
 
 import click
-from tqdm import tqdm
 
 from ops.auditor import AuditImpossible, Auditor, Summary
 from ops.connections import open_client, read_settings
 from ops.differences import Difference
+from ops.progress import bar
 from shared.domain.money import plain
 from shared.order_store.errors import StoreError
 from shared.order_store.scan import Pace, TableReader
@@ -25,7 +25,6 @@ IMPOSSIBLE: Final = 2
 """Exit status of an audit that could not be carried out, as of a command that is no command."""
 
 _SEGMENTS_MAX: Final = 64
-_PROGRESS_SECONDS: Final = 0.2
 
 
 class AuditFailed(click.ClickException):
@@ -76,14 +75,14 @@ def audit(
         table_name = read_settings().table_name
         reader = TableReader(open_client(segments + 1), table_name, pace=Pace(pages_per_second))
         total = reader.size().items if account_id is None else 0
-        with _bar(total, is_shown=progress) as bar:
-            auditor = Auditor(reader, progress=bar.update)
+        with bar(total, is_shown=progress) as shown:
+            auditor = Auditor(reader, progress=shown.update)
             found = (
                 auditor.table(reader.table_pages(segments))
                 if account_id is None
                 else auditor.account(account_id)
             )
-            _tell(found, as_json=as_json, clear=bar.clear)
+            _tell(found, as_json=as_json, clear=shown.clear)
     summary = auditor.summary
     _conclude(summary, time.monotonic() - started, as_json=as_json)
     if summary.differences or not summary.totals.balanced:
@@ -105,18 +104,6 @@ def _failures_said() -> Iterator[None]:
         raise AuditFailed(error.message) from error
     except KeyboardInterrupt as error:
         raise AuditFailed("Stopped before the end.") from error
-
-
-def _bar(total: int, *, is_shown: bool | None) -> "tqdm[Any]":
-    """A bar on standard error; ``None`` shows it on a terminal alone."""
-    return tqdm(
-        total=total or None,
-        unit=" items",
-        unit_scale=True,
-        mininterval=_PROGRESS_SECONDS,
-        disable=None if is_shown is None else not is_shown,
-        file=sys.stderr,
-    )
 
 
 def _tell(found: Iterable[Difference], *, as_json: bool, clear: Callable[[], object]) -> None:

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Final
 import click
 from pydantic import ValidationError
 
-from shared.clients import DYNAMODB_READ_SECONDS_WORKER, broker_client, table_client
+from shared.clients import (
+    DYNAMODB_READ_SECONDS_WORKER,
+    broker_client,
+    dynamodb_client,
+    table_client,
+)
 from shared.order_store.errors import StoreError
 from shared.order_store.gateway import Gateway
 from shared.settings import Settings
@@ -32,13 +37,14 @@ def read_settings() -> Settings:
 
 def open_client(connections: int = _CONNECTIONS) -> "DynamoDBClient":
     """A client of DynamoDB; boto reads from the environment where that is."""
-    try:
+    with _boto_errors_said():
         return table_client(connections, DYNAMODB_READ_SECONDS_WORKER)
-    except Exception as error:  # boto's own, of many kinds: no region, no such profile
-        raise click.ClickException(
-            f"boto is not set up to reach DynamoDB: {error}\n"
-            'What `make run` started is reached with: make ops ARGS="..."'
-        ) from error
+
+
+def open_full_client(connections: int = _CONNECTIONS) -> "DynamoDBClient":
+    """The same for all that DynamoDB can do, such as creating tables and writing in batches."""
+    with _boto_errors_said():
+        return dynamodb_client(connections, DYNAMODB_READ_SECONDS_WORKER)
 
 
 def open_gateway(settings: Settings) -> Gateway:
@@ -58,3 +64,14 @@ def store_errors_said() -> Iterator[None]:
         yield
     except StoreError as error:
         raise click.ClickException(f"DynamoDB did not do as asked: {error}") from error
+
+
+@contextmanager
+def _boto_errors_said() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # boto's own, of many kinds: no region, no such profile
+        raise click.ClickException(
+            f"boto is not set up to reach DynamoDB: {error}\n"
+            'What `make run` started is reached with: make ops ARGS="..."'
+        ) from error

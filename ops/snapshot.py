@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import Final, Protocol
@@ -79,22 +80,24 @@ def line_of(item: Item) -> bytes:
 class _Held:
     """Lines that are not written yet: in memory, or in a file if they are many."""
 
-    def __init__(self, folder: Path) -> None:
-        self._file = SpooledTemporaryFile(_IN_MEMORY_BYTES_MAX, dir=folder)
-        self.count = 0
+    def __init__(self, folder: Path, open_: "set[_Held]") -> None:
+        """Stands in ``open_`` until it is closed."""
+        self._file = SpooledTemporaryFile(_IN_MEMORY_BYTES_MAX, dir=str(folder))  # noqa: SIM115
+        self._open = open_
+        open_.add(self)
 
     def add(self, item: Item) -> None:
         self._file.write(line_of(item))
-        self.count += 1
 
     def lines(self) -> Iterator[bytes]:
-        """All lines in their order; closes the file at the end."""
-        with self._file as file:
-            file.seek(0)
-            yield from file
+        """All lines in their order; at the end it is closed."""
+        self._file.seek(0)
+        yield from self._file
+        self.close()
 
-    def drop(self) -> None:
+    def close(self) -> None:
         self._file.close()
+        self._open.discard(self)
 
 
 @dataclass(slots=True)
@@ -150,7 +153,8 @@ class Snapshot:
         """
         self._reader = reader
         self._write = write
-        self._folder = folder
+        self._held: set[_Held] = set()
+        self._hold = partial(_Held, folder, self._held)
         self._progress = progress
         self._young_from = began - CLOCKS_APART + IDEMPOTENCY_LIFE
         self._open: dict[int, _Scanned] = {}
@@ -164,6 +168,13 @@ class Snapshot:
             SnapshotImpossible: an account never stood still.
             StoreError: the table could not be read to its end.
         """
+        try:
+            self._table(pages)
+        finally:
+            for held in list(self._held):
+                held.close()
+
+    def _table(self, pages: Iterable[tuple[int, list[Item]]]) -> None:
         for segment, page in pages:
             for item in page:
                 self._take(segment, item)
@@ -187,7 +198,7 @@ class Snapshot:
         if account_id is None:
             self._take_other(item)
             return
-        scanned = _Scanned(item[PK]["S"], account_id, _Held(self._folder))
+        scanned = _Scanned(item[PK]["S"], account_id, self._hold())
         scanned.take(item)
         self._open[segment] = scanned
 
@@ -223,15 +234,13 @@ class Snapshot:
             if scanned.adds_up and scanned.marks == now[scanned.account_id]:
                 self._put_all(scanned.held)
                 continue
-            scanned.held.drop()
+            scanned.held.close()
             self.counts.accounts_again += 1
             self._read_anew(scanned.account_id)
         self._unchecked.clear()
 
     def _marks(self, account_ids: Sequence[int]) -> dict[int, Marks]:
-        asked = [
-            key for one in account_ids for key in (keys.account_key(one), keys.head_key(one))
-        ]
+        asked = [key for one in account_ids for key in (keys.account_key(one), keys.head_key(one))]
         found = {(item[PK]["S"], item[SK]["S"]): item for item in self._reader.read(asked)}
         return {
             one: (
@@ -242,7 +251,7 @@ class Snapshot:
         }
 
     def _read_anew(self, account_id: int) -> None:
-        look = _Look(self._reader, account_id, self._folder)
+        look = _Look(self._reader, account_id, self._hold)
         before = self._marks([account_id])[account_id]
         for _ in range(LOOKS_MAX):
             rest = look.at(_newest(before[1]))
@@ -253,7 +262,7 @@ class Snapshot:
                 self._put_all(look.final)
                 self._put_all(rest)
                 return
-            rest.drop()
+            rest.close()
             before = after
         raise SnapshotImpossible(
             f"account {account_id} changed during each of {LOOKS_MAX} looks at it: "
@@ -272,21 +281,22 @@ class Snapshot:
 class _Look:
     """What is known of an account that moves: ``final`` grows from look to look."""
 
-    def __init__(self, reader: Reader, account_id: int, folder: Path) -> None:
+    def __init__(self, reader: Reader, account_id: int, hold: Callable[[], _Held]) -> None:
         self._reader = reader
         self._account_id = account_id
-        self._folder = folder
+        self._hold = hold
         self._undecided: list[str] = []
         self._through: str | None = None
-        self.final = _Held(folder)
+        self.final = hold()
 
     def at(self, newest: str) -> _Held:
-        """Read all that may have changed since the last look; ``newest`` is the head's, from before.
+        """Read all that may have changed since the last look.
 
-        Orders beyond ``newest`` are passed over: if there are any, the head has moved, and there
-        will be another look. All others were there before this one began, so none is missed.
+        Orders beyond ``newest``, which is the head's of before, are passed over: if there are any,
+        the head has moved, and there will be another look. All others were there when this one
+        began, so it misses none.
         """
-        rest = _Held(self._folder)
+        rest = self._hold()
         known, self._undecided = self._undecided, []
         for page in self._pages(known):
             for item in page:
