@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -285,6 +286,16 @@ def test_an_account_that_goes_on_being_traded_is_as_it_was_at_one_moment(
     assert differences(written(client, items)) == []
     # Nothing happened after the last event, so it is all there.
     assert sorted(items, key=key_of) == everything(gateway)
+
+
+def test_orders_that_stay_pending_from_look_to_look_are_kept(
+    client: "DynamoDBClient", gateway: Gateway, tmp_path: Path
+) -> None:
+    orders = [make_order(account_id=1, number=number) for number in range(10, 20)]
+    events: list[Callable[[], None]] = [partial(accept, gateway, order) for order in orders]
+    items, _ = take(gateway, tmp_path, events)
+    assert sorted(items, key=key_of) == everything(gateway)
+    assert differences(written(client, items)) == []
 
 
 def test_an_account_opened_meanwhile_gets_no_id_twice(
