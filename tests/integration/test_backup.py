@@ -144,7 +144,7 @@ def test_a_restored_table_goes_on_and_decides_what_was_pending(
     assert lines[0]["orders_by_status"].get("pending", 0) == 0
 
 
-def test_a_store_that_is_away_ends_both_in_a_line(
+def test_a_store_that_is_away_ends_a_backup_in_a_line(
     stack: Stack, accounts: list[int], tmp_path: Path
 ) -> None:
     out, away = tmp_path / "orders.json.gz", {"AWS_ENDPOINT_URL_DYNAMODB": "http://127.0.0.1:1"}
