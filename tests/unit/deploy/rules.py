@@ -20,6 +20,60 @@ NOWHERE = "127.0.0.1/32"
 ACTIONS_ON_EVERYTHING = {"ecr:GetAuthorizationToken"}
 """AWS knows no resource for these."""
 
+KINDS = KEPT | {
+    "AWS::CloudFormation::Stack",
+    "AWS::CloudWatch::Alarm",
+    "AWS::CloudWatch::Dashboard",
+    "AWS::EC2::EIP",
+    "AWS::EC2::FlowLog",
+    "AWS::EC2::InternetGateway",
+    "AWS::EC2::NatGateway",
+    "AWS::EC2::Route",
+    "AWS::EC2::RouteTable",
+    "AWS::EC2::SecurityGroup",
+    "AWS::EC2::SecurityGroupEgress",
+    "AWS::EC2::SecurityGroupIngress",
+    "AWS::EC2::Subnet",
+    "AWS::EC2::SubnetRouteTableAssociation",
+    "AWS::EC2::VPC",
+    "AWS::EC2::VPCEndpoint",
+    "AWS::EC2::VPCGatewayAttachment",
+    "AWS::ElastiCache::ParameterGroup",
+    "AWS::ElastiCache::ReplicationGroup",
+    "AWS::ElastiCache::SubnetGroup",
+    "AWS::ElastiCache::User",
+    "AWS::ElastiCache::UserGroup",
+    "AWS::ElasticBeanstalk::Application",
+    "AWS::ElasticBeanstalk::ApplicationVersion",
+    "AWS::ElasticBeanstalk::Environment",
+    "AWS::IAM::InstanceProfile",
+    "AWS::IAM::ManagedPolicy",
+    "AWS::IAM::Role",
+    "AWS::KMS::Alias",
+    "AWS::Logs::MetricFilter",
+    "AWS::S3::BucketPolicy",
+    "AWS::SNS::Subscription",
+    "AWS::SNS::Topic",
+    "AWS::SNS::TopicPolicy",
+    "AWS::SQS::Queue",
+    "AWS::SecretsManager::Secret",
+    "AWS::WAFv2::WebACL",
+    "AWS::WAFv2::WebACLAssociation",
+}
+"""All that the templates hold; no users and no access keys of IAM among it."""
+
+POLICIES_OF_RESOURCES = {
+    "AWS::DynamoDB::Table": "ResourcePolicy",
+    "AWS::EC2::VPCEndpoint": "PolicyDocument",
+    "AWS::ECR::Repository": "RepositoryPolicyText",
+    "AWS::KMS::Key": "KeyPolicy",
+    "AWS::S3::BucketPolicy": "PolicyDocument",
+    "AWS::SNS::TopicPolicy": "PolicyDocument",
+}
+OF_THIS_ACCOUNT = {
+    "aws:PrincipalAccount": {"Ref": "AWS::AccountId"},
+}
+
 PRIVATE_BUCKET = {
     "BlockPublicAcls": True,
     "BlockPublicPolicy": True,
@@ -36,6 +90,14 @@ def rule(check: Rule) -> Rule:
     """Keep a rule by its function's name."""
     RULES[check.__name__] = check
     return check
+
+
+@rule
+def only_kinds_that_the_rules_know(found: Json) -> Iterator[str]:
+    """A new kind of resource may need a rule of its own: for what it stores, sends or grants."""
+    for name, resource in found["Resources"].items():
+        if resource["Type"] not in KINDS:
+            yield f"{name}: {resource['Type']}"
 
 
 @rule
@@ -118,6 +180,30 @@ def nothing_is_public(found: Json) -> Iterator[str]:
     for name, one in _ingress(found):
         if one.get("CidrIp") == ANYWHERE or one.get("CidrIpv6"):
             yield f"{name}: open to everybody"
+    for name, one in _said_of_resources(found):
+        if one["Effect"] == "Allow" and _is_anybody(one) and not _is_of_this_account(one):
+            yield f"{name}: allows {one['Action']} to anybody"
+
+
+def _said_of_resources(found: Json) -> Iterator[tuple[str, Json]]:
+    for kind, place in POLICIES_OF_RESOURCES.items():
+        for name, resource in resources(found, kind):
+            policy = resource["Properties"].get(place)
+            if policy:
+                # A table wraps its own once more.
+                document = policy.get("PolicyDocument", policy)
+                yield from ((name, one) for one in statements(document))
+
+
+def _is_anybody(statement: Json) -> bool:
+    principal = statement.get("Principal", "*")
+    who = principal.get("AWS", []) if isinstance(principal, dict) else principal
+    return "*" in listed(who)
+
+
+def _is_of_this_account(statement: Json) -> bool:
+    conditions = statement.get("Condition", {}).get("StringEquals", {})
+    return any(conditions.get(name) == value for name, value in OF_THIS_ACCOUNT.items())
 
 
 def _joined(parameter: str) -> Json:
@@ -137,6 +223,13 @@ def security_groups_are_narrow(found: Json) -> Iterator[str]:
             yield f"{name}: a range of ports"
         if one.get("CidrIp") == ANYWHERE and one.get("FromPort") != 443:
             yield f"{name}: to everywhere by something else than HTTPS"
+        if "CidrIpv6" in one:
+            yield f"{name}: an address of IPv6, which the network does not have"
+        if isinstance(one.get("CidrIp"), str) and one["CidrIp"] not in (ANYWHERE, NOWHERE):
+            yield f"{name}: an address that is written down"
+    for name, one in _ingress(found):
+        if one.get("CidrIp") == {"Ref": "ClientCidr"} and one["FromPort"] != 443:
+            yield f"{name}: clients, by something else than HTTPS"
 
 
 def _ingress(found: Json) -> Iterator[tuple[str, Json]]:
@@ -187,7 +280,11 @@ def logs_end(found: Json) -> Iterator[str]:
 def permissions_are_named(found: Json) -> Iterator[str]:
     """No wildcard for an action; one for a resource only where AWS knows no name."""
     for name, statement in _granted(found):
+        if {"NotAction", "NotResource", "NotPrincipal"} & set(statement):
+            yield f"{name}: all but what is named"
+            continue
         actions = listed(statement["Action"])
+        yield from (f"{name}: {one}" for one in listed(statement["Resource"]) if _is_wide(one))
         yield from (f"{name}: {action}" for action in actions if "*" in action)
         wild = "*" in listed(statement["Resource"])
         if wild and not ACTIONS_ON_EVERYTHING.issuperset(actions):
@@ -198,6 +295,12 @@ def permissions_are_named(found: Json) -> Iterator[str]:
                 yield f"{name}: the key without a service in between"
         if any(a == "iam:PassRole" for a in actions):
             yield f"{name}: may pass roles on"
+
+
+def _is_wide(resource: Any) -> bool:
+    """A name with a wildcard elsewhere than at the end of a path: whose else would it be?"""
+    text = resource.get("Fn::Sub", "") if isinstance(resource, dict) else resource
+    return text != "*" and "*" in text and not (text.endswith("/*") and text.count("*") == 1)
 
 
 def _granted(found: Json) -> Iterator[tuple[str, Json]]:

@@ -14,6 +14,8 @@ def test_a_template_keeps_a_rule(rule: str, name: str) -> None:
 
 # Rule, template, what is written there, what a careless hand might write instead.
 SLIPS = [
+    ("only_kinds_that_the_rules_know", "service", "AWS::SQS::Queue", "AWS::RDS::DBInstance"),
+    ("only_kinds_that_the_rules_know", "service", "AWS::IAM::ManagedPolicy", "AWS::IAM::Policy"),
     (
         "what_is_stored_is_encrypted",
         "data",
@@ -34,11 +36,24 @@ SLIPS = [
     ("nothing_is_public", "service", "!Ref PrivateSubnets", "!Ref PublicSubnets"),
     ("security_groups_are_narrow", "network", "CidrIp: 127.0.0.1/32", "CidrIp: 0.0.0.0/0"),
     ("security_groups_are_narrow", "network", "ToPort: 443", "ToPort: 65535"),
+    ("nothing_is_public", "data", "aws:PrincipalAccount", "aws:CalledVia"),
+    ("nothing_is_public", "registry", "Effect: Deny", "Effect: Allow"),
+    ("security_groups_are_narrow", "network", "CidrIp: 0.0.0.0/0", 'CidrIpv6: "::/0"'),
+    ("security_groups_are_narrow", "network", "CidrIp: 0.0.0.0/0", "CidrIp: 10.0.0.0/8"),
+    (
+        "security_groups_are_narrow",
+        "network",
+        "FromPort: 443\n          ToPort: 443\n          CidrIp: !Ref ClientCidr",
+        "FromPort: 22\n          ToPort: 22\n          CidrIp: !Ref ClientCidr",
+    ),
     ("what_must_last_is_retained", "data", "UpdateReplacePolicy: Retain", ""),
     ("what_must_last_is_retained", "data", "DeletionProtectionEnabled: true", ""),
     ("logs_end", "network", "RetentionInDays: !Ref LogRetentionDays", ""),
     ("permissions_are_named", "service", "dynamodb:Scan", "dynamodb:*"),
     ("permissions_are_named", "service", "Resource: !Ref TableArn", 'Resource: "*"'),
+    ("permissions_are_named", "service", "Resource: !Ref TableArn", "NotResource: !Ref TableArn"),
+    ("permissions_are_named", "service", "log-group:/aws/elasticbeanstalk/${Name}-api/*", "*"),
+    ("permissions_are_named", "service", "environments/logs/*", "*/logs/*"),
     ("permissions_are_named", "service", "kms:ViaService", "kms:CallerAccount"),
     ("roles_trust_services_alone", "service", "Service: ec2.amazonaws.com", 'AWS: "*"'),
     ("roles_trust_services_alone", "service", "AWSElasticBeanstalkEnhancedHealth", "Administrator"),
