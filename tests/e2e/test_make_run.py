@@ -22,6 +22,7 @@ pytestmark = pytest.mark.integration
 
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
+OPS_SECONDS = 60.0
 BANNER_END = "Ctrl-C stops everything."
 PORTS = ("API_PORT", "FLOWER_PORT", "EMBEDDED_REDIS_PORT", "EMBEDDED_DYNAMODB_PORT")
 
@@ -32,7 +33,7 @@ class Run:
     def __init__(self, folder: Path, **changes: str) -> None:
         self.ports = {name: free_port() for name in PORTS}
         self.log = folder / "run.log"
-        env = {
+        self.env = env = {
             **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
             **{name: str(port) for name, port in self.ports.items()},
             "DATA_DIR": str(folder / "data"),
@@ -72,6 +73,17 @@ class Run:
     def stop(self, number: signal.Signals = signal.SIGINT) -> int:
         self.process.send_signal(number)
         return self.process.wait(STOP_SECONDS)
+
+    def ops(self, *arguments: str, **changes: str) -> "subprocess.CompletedProcess[str]":
+        """What ``make ops ARGS="..."`` does, with the variables of this run."""
+        return subprocess.run(
+            [sys.executable, "-m", "local.ops", *arguments],
+            env={**self.env, **changes},
+            capture_output=True,
+            text=True,
+            timeout=OPS_SECONDS,
+            check=False,
+        )
 
     def free_ports(self) -> list[str]:
         return [name for name, port in self.ports.items() if is_free("127.0.0.1", port)]
@@ -136,6 +148,25 @@ def test_an_order_is_executed_and_outlives_the_run(tmp_path: Path) -> None:
         assert again.client.account(account)["cash"] == "900"
         assert again.client.settled(order)["status"] == "executed"
         assert again.stop(signal.SIGTERM) == 0
+
+
+@pytest.mark.any_store
+def test_operators_back_the_run_up_and_restore_it_beside_itself(tmp_path: Path) -> None:
+    file = str(tmp_path / "orders.json.gz")
+    with running(tmp_path) as run:
+        account = run.client.open_account(1000)
+        run.client.settled(run.client.order(account))
+        made = run.ops("backup", file)
+        assert made.returncode == 0, made
+        assert "1 accounts" in made.stdout
+        back = run.ops("restore", file, TABLE_NAME="copy")
+        assert back.returncode == 0, back
+        audited = run.ops("audit", TABLE_NAME="copy")
+        assert audited.returncode == 0, audited
+        assert "1 accounts, 1 orders (1 executed)" in audited.stdout
+        refused = run.ops("restore", file)
+        assert refused.returncode == 1
+        assert "holds items" in refused.stderr
 
 
 @pytest.mark.any_store
