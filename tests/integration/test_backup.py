@@ -19,7 +19,7 @@ from tests.integration.client import Client, in_parallel, until
 from tests.integration.table import recorded_account
 from tests.stack import Engines, Stack
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
 ACCOUNTS = 8
 OPS_SECONDS_MAX = 120
@@ -79,7 +79,8 @@ def test_a_backup_under_traffic_is_restored_without_a_difference(
         for account in itertools.cycle(some):
             if stop.is_set():
                 return count
-            client.order(account, total_shares=next(sent), share_price="0.01")
+            # One after the other, so that no backlog grows that has to be waited for.
+            client.settled(client.order(account, total_shares=next(sent), share_price="0.01"))
             count += 1
         return count
 
