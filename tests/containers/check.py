@@ -20,8 +20,10 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import requests
+import yaml
 
 from tests.containers.engine import ROOT, CommandFailedError, Docker, NoEngineError, find, wait_for
 from tests.containers.traffic import FINAL, Client, Trader, trading
@@ -38,7 +40,12 @@ AS_ROOT = {"dynamodb"}
 UP_SECONDS_MAX = 150.0
 DECIDED_SECONDS_MAX = 150.0
 BACKLOG_ORDERS = 60
+MONITOR_SECONDS_MAX = 120.0
+JOBS = {"orders-api": 2, "orders-worker": 1, "orders-sweeper": 1}
+"""What Prometheus finds, and how many of each."""
+
 _STATE = Path(".data") / "containers-check.json"
+_KEY_FILE = Path(".data") / "containers-check" / "operator-key"
 
 
 @dataclass
@@ -321,6 +328,70 @@ class Check:
         times = sorted(_seconds(order["decided_at"]) for order in decided)
         return times[-1] - times[0]
 
+    # Monitoring
+
+    def monitor(self) -> None:
+        """Prometheus of the profile `monitoring` finds all processes, and sees orders decided."""
+        image = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["prometheus"]
+        if missing := _failure(self.docker.inspect, image["image"]):
+            self.report.see("monitor", f"skipped, no image: {missing.splitlines()[-1][-90:]}")
+            return
+        self._key_file()
+        self.docker.compose("up", "--detach", "--no-build", "--no-recreate", "prometheus")
+        try:
+            took = wait_for(
+                "Prometheus finds all", lambda: self._targets() == JOBS, MONITOR_SECONDS_MAX
+            )
+            self.report.see("Prometheus: targets that are up", f"{JOBS} after {took:.0f} s")
+            self._decided_is_counted()
+        finally:
+            self.docker.run("rm", "--force", *self.docker.containers("prometheus", everything=True))
+
+    def _key_file(self) -> None:
+        """The operator's key as docs/containers.md has it written."""
+        _KEY_FILE.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _KEY_FILE.write_text(self.key + "\n")
+        # The folder keeps others out; in the container it is read by a user who is not ours.
+        _KEY_FILE.chmod(0o644)
+
+    def _decided_is_counted(self) -> None:
+        before = self._figure(_DECIDED)
+        client = self.client()
+        account = client.open_account(1000)
+        self.accounts.append(account)
+        for number in range(1, 6):
+            client.final(account, client.order(account, f"WATCH{number}"))
+        took = wait_for(
+            "the decisions are counted",
+            lambda: self._figure(_DECIDED) >= before + 5,
+            MONITOR_SECONDS_MAX,
+        )
+        after = self._figure(_DECIDED)
+        self.report.see(
+            "Prometheus: orders_decided_total", f"{before:g}, then {after:g} after {took:.0f} s"
+        )
+
+    def _targets(self) -> dict[str, int]:
+        return {
+            found["metric"]["job"]: int(float(found["value"][1]))
+            for found in self._query("sum by (job) (up)")
+        }
+
+    def _figure(self, query: str) -> float:
+        found = self._query(query)
+        return float(found[0]["value"][1]) if found else 0.0
+
+    def _query(self, query: str) -> list[dict[str, Any]]:
+        """What Prometheus answers a worker, since it is not published; nothing while it starts."""
+        worker = self.docker.containers("worker")[0]
+        url = f"http://prometheus:9090/api/v1/query?{urlencode({'query': query})}"
+        try:
+            told = self.docker.within(worker, "python", "-c", _GET, url)
+        except CommandFailedError:
+            return []
+        found: list[dict[str, Any]] = json.loads(told)["data"]["result"]
+        return found
+
     # Stopping, killing
 
     def stop(self) -> None:
@@ -498,6 +569,8 @@ _EXPECTED = [
     ("rejected", "INSUFFICIENT_BALANCE"),
 ]
 FLOWER_USER = "checker"
+_DECIDED = "sum(orders_decided_total)"
+_GET = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=5).read().decode())"
 
 # An import that is not possible ends it with an error.
 _LOOK_AROUND = f"""
@@ -540,6 +613,7 @@ def main() -> int:
         "FLOWER_PASSWORD": password,
         "FRONT_SUBNET": "172.31.251.0/24",
         "MARKET_ALWAYS_OPEN": "true",
+        "OPERATOR_KEY_FILE": str(ROOT / _KEY_FILE),
         "API_IMAGE": IMAGES["api"],
         "WORKER_IMAGE": IMAGES["worker"],
     }
@@ -571,7 +645,10 @@ def main() -> int:
     return 0 if check.report.is_good else 1
 
 
-STAGES = ("build", "images", "up", "trade", "scale", "stop", "kill", "crash", "away", "keep")
+STAGES = (
+    *("build", "images", "up", "trade", "monitor", "scale", "stop"),
+    *("kill", "crash", "away", "keep"),
+)
 
 
 def _options() -> argparse.Namespace:

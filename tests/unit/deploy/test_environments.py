@@ -192,3 +192,11 @@ def test_health_is_reported_in_detail(kind: str) -> None:
     ]
 
     assert "InstancesSevere" in json.loads(document)["CloudWatchMetrics"]["Environment"]
+
+
+def test_worker_and_sweeper_show_their_metrics_to_their_instance_alone() -> None:
+    environments = [service["environment"] for service in compose("worker").values()]
+
+    assert {one["METRICS_HOST"] for one in environments} == {"127.0.0.1"}
+    # Both are on the host's network.
+    assert len({one["METRICS_PORT"] for one in environments}) == 2

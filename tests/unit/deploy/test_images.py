@@ -36,6 +36,14 @@ COPIED = {
     },
 }
 RUNS_ONCE = {"table", "ops"}
+WRITES = {"datadog"}
+"""Its agent writes its own configuration when it starts."""
+PROFILES = {
+    "ops": ["ops"],
+    "prometheus": ["monitoring"],
+    "grafana": ["monitoring"],
+    "datadog": ["datadog"],
+}
 OF_OUR_IMAGES = {"api", "worker", "sweeper", "flower", "table", "ops"}
 OF_LIBRARIES = {
     "AWS_ENDPOINT_URL_DYNAMODB",
@@ -81,7 +89,7 @@ def services() -> dict[str, dict[str, Any]]:
 
 def is_pinned(image: str) -> bool:
     """The tag names a version to its last number."""
-    return bool(re.search(r":\d+\.\d+\.\d+(-[a-z0-9.]+)*$", image))
+    return bool(re.search(r":v?\d+\.\d+\.\d+(-[a-z0-9.]+)*$", image))
 
 
 each_service = pytest.mark.parametrize("name", services())
@@ -95,6 +103,8 @@ each_service = pytest.mark.parametrize("name", services())
     [
         ("redis:8.2.10-alpine", True),
         ("amazon/dynamodb-local:3.3.1", True),
+        ("prom/prometheus:v3.5.0", True),
+        ("prom/prometheus:v3", False),
         ("redis:latest", False),
         ("redis", False),
         ("redis:8", False),
@@ -323,7 +333,7 @@ def test_a_service_s_image_is_pinned_or_our_own(name: str) -> None:
 def test_a_service_is_confined_and_bounded(name: str) -> None:
     service = services()[name]
 
-    assert service["read_only"] is True
+    assert service["read_only"] is (name not in WRITES)
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["logging"]["options"]["max-size"]
@@ -355,12 +365,13 @@ def test_a_service_has_a_health_check(name: str) -> None:
     assert (test is None) is (name in OF_OUR_IMAGES)
 
 
-def test_proxy_and_flower_alone_are_published_and_to_this_machine() -> None:
+def test_proxy_flower_and_grafana_alone_are_published_and_to_this_machine() -> None:
     ports = {name: service["ports"] for name, service in services().items() if "ports" in service}
 
     assert ports == {
         "proxy": ["${PUBLISH_ADDRESS:-127.0.0.1}:${API_PORT:-8000}:8080"],
         "flower": ["127.0.0.1:${FLOWER_PORT:-5555}:5555"],
+        "grafana": ["127.0.0.1:${GRAFANA_PORT:-3000}:3000"],
     }
 
 
@@ -440,6 +451,116 @@ def test_dynamodb_local_is_the_version_of_the_tests() -> None:
 
     assert version
     assert services()["dynamodb"]["image"] == f"amazon/dynamodb-local:{version[1]}"
+
+
+# The profiles
+
+
+def mounts(name: str) -> dict[str, str]:
+    """Where each file or folder of this machine is in a container; all are read-only."""
+    found = {}
+    for volume in services()[name]["volumes"]:
+        if isinstance(volume, dict):
+            assert volume["read_only"] is True
+            found[volume["target"]] = volume["source"]
+        elif volume.startswith("."):
+            source, target, mode = volume.split(":")
+            assert mode == "ro"
+            found[target] = source
+    return found
+
+
+def refusal(name: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """The service's entry point, up to what it would become."""
+    script = services()[name]["entrypoint"][2].replace("$$", "$")
+    return subprocess.run(
+        ["/bin/sh", "-c", re.sub(r"exec \S+$", "echo started", script)],
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+
+
+def test_up_alone_starts_no_profile() -> None:
+    found = {name: s["profiles"] for name, s in services().items() if "profiles" in s}
+
+    assert found == PROFILES
+
+
+@pytest.mark.parametrize("name", ["prometheus", "grafana", "datadog"])
+def test_what_a_profile_mounts_is_there_and_no_socket_of_docker_s(name: str) -> None:
+    sources = [source for source in mounts(name).values() if source.startswith("./")]
+
+    assert sources
+    assert [source for source in sources if not (ROOT / source).exists()] == []
+    assert "docker.sock" not in str(services()[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "variable"),
+    [("grafana", "GF_SECURITY_ADMIN_PASSWORD"), ("datadog", "DD_API_KEY")],
+)
+def test_what_needs_a_secret_does_not_start_without(name: str, variable: str) -> None:
+    assert variable in services()[name]["environment"]
+    for variables in ({}, {variable: ""}):
+        refused = refusal(name, **variables)
+        assert refused.returncode != 0
+        assert "started" not in refused.stdout
+    assert refusal(name, **{variable: "secret"}).stdout == "started\n"
+
+
+def test_grafana_lets_nobody_in_without_a_login() -> None:
+    environment = services()["grafana"]["environment"]
+
+    assert environment["GF_AUTH_ANONYMOUS_ENABLED"] == "false"
+    assert environment["GF_USERS_ALLOW_SIGN_UP"] == "false"
+    assert environment["GF_SECURITY_ADMIN_PASSWORD"] == "${GRAFANA_PASSWORD:-}"
+
+
+def test_grafana_reaches_prometheus_and_none_of_our_services() -> None:
+    networks = yaml.safe_load(COMPOSE.read_text())["networks"]
+    source = ROOT / "deploy" / "grafana" / "provisioning" / "datasources" / "prometheus.yml"
+
+    assert services()["grafana"]["networks"] == ["edge", "figures"]
+    assert services()["prometheus"]["networks"] == ["back", "figures"]
+    assert networks["figures"]["internal"] is True
+    assert yaml.safe_load(source.read_text())["datasources"][0]["url"] == "http://prometheus:9090"
+
+
+def test_prometheus_reads_the_operator_s_key_where_it_is_mounted() -> None:
+    config = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())
+    jobs = {job["job_name"]: job for job in config["scrape_configs"]}
+    key = jobs["orders-api"]["authorization"]["credentials_file"]
+
+    assert mounts("prometheus")[key].startswith("${OPERATOR_KEY_FILE:-")
+
+
+def test_prometheus_and_datadog_look_where_the_processes_show_their_figures() -> None:
+    config = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())
+    asked = {
+        (one["names"][0], one["port"])
+        for job in config["scrape_configs"]
+        for one in job["dns_sd_configs"]
+    }
+    datadog = yaml.safe_load((ROOT / "deploy" / "datadog" / "openmetrics.yaml").read_text())
+    endpoints = {one["openmetrics_endpoint"] for one in datadog["instances"]}
+    shown = {("api", int(services()["api"]["environment"]["API_PORT"]))} | {
+        (name, int(services()[name]["environment"]["METRICS_PORT"]))
+        for name in ("worker", "sweeper")
+    }
+
+    assert asked == shown
+    assert endpoints == {f"http://{name}:{port}/metrics" for name, port in shown}
+
+
+def test_datadog_reads_the_operator_s_key_where_it_is_mounted() -> None:
+    datadog = yaml.safe_load((ROOT / "deploy" / "datadog" / "openmetrics.yaml").read_text())
+    tokens = [one["auth_token"] for one in datadog["instances"] if "auth_token" in one]
+
+    assert len(tokens) == 1
+    assert mounts("datadog")[tokens[0]["reader"]["path"]].startswith("${OPERATOR_KEY_FILE:-")
 
 
 # The proxy
