@@ -43,7 +43,7 @@ from shared.order_store.records import (
 )
 from shared.representation import recorded_from, show_order, to_json
 from shared.status_cache import StatusCache
-from worker.turns import TURN_WAIT_SECONDS_MAX, Turns
+from worker.turns import TURN_WAIT_SECONDS_MAX, TURN_WAIT_SECONDS_MIN, Turns
 
 SETTLE_SECONDS_MAX: Final = 20.0
 """How long one message is tried while the store fails; then the sweeper brings its orders back."""
@@ -152,7 +152,8 @@ class Settler:
         finally:
             self._turns.give_back(taken)
         if elsewhere:
-            work.patience -= self._turns.wait(elsewhere, work.patience)
+            waited = self._turns.wait(elsewhere, work.patience)
+            work.patience -= max(waited, TURN_WAIT_SECONDS_MIN)
 
     def _settle_all(
         self,

@@ -26,6 +26,9 @@ TURN_SECONDS_MAX: Final = 2.0
 TURN_WAIT_SECONDS_MAX: Final = 0.25
 """How long one message waits for the turns of others, in all; then it goes on without."""
 
+TURN_WAIT_SECONDS_MIN: Final = 0.01
+"""What a wait counts for at least: turns that end before it begins must not cost all rounds."""
+
 _LOOK_EVERY_SECONDS: Final = 0.004
 _PREFIX: Final = "turn:1"
 """The number is the version of the key's shape."""
@@ -63,7 +66,8 @@ class Turns:
                     pipeline.set(
                         self._key(account_id), b"", nx=True, px=round(TURN_SECONDS_MAX * 1000)
                     )
-                is_taken = pipeline.execute()
+                is_taken = pipeline.execute(raise_on_error=False)
+            self._undo_if_refused(account_ids, is_taken)
         except RedisError as error:
             self._rest(error)
             return set(account_ids)
@@ -81,9 +85,18 @@ class Turns:
     def wait(self, account_ids: Collection[int], seconds: float) -> float:
         """Wait until one of others' turns has ended, at most ``seconds``; returns how long."""
         began = self._monotonic()
-        while (waited := self._monotonic() - began) < seconds and self._are_held(account_ids):
+        while self._monotonic() - began < seconds and self._are_held(account_ids):
             self._sleep(_LOOK_EVERY_SECONDS)
-        return waited
+        return self._monotonic() - began
+
+    def _undo_if_refused(self, account_ids: Collection[int], is_taken: list[object]) -> None:
+        """Leave none of the turns behind where Redis refused some of them (it is full)."""
+        refusal = next((answer for answer in is_taken if isinstance(answer, RedisError)), None)
+        if refusal is None:
+            return
+        answers = zip(account_ids, is_taken, strict=True)
+        self.give_back([account_id for account_id, answer in answers if answer is True])
+        raise refusal
 
     def _are_held(self, account_ids: Collection[int]) -> bool:
         """All of them, as far as is known."""

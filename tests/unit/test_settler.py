@@ -376,6 +376,17 @@ def test_a_turn_ends_with_the_look_that_took_it(gateway: HookedGateway, fails: b
     assert statuses(gateway, orders) == ["executed", "executed"]
 
 
+def test_turns_that_always_end_before_the_wait_for_them_keep_no_order_from_its_decision(
+    gateway: HookedGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders, redis = accepted(gateway, 1, 2), fakeredis.FakeRedis()
+    turns_in(redis).take([1])
+    # Others have the turn whenever we ask for it, and have just ended it when we would wait.
+    monkeypatch.setattr(redis, "exists", lambda *_: 0)
+    assert make_settler(gateway, redis=redis).settle([ref(orders[1])]) == []
+    assert statuses(gateway, orders) == ["executed", "executed"]
+
+
 def test_an_account_whose_orders_are_all_named_takes_no_turn(gateway: HookedGateway) -> None:
     orders, redis = accepted(gateway, 1, 2), fakeredis.FakeRedis()
     turns_in(redis).take([1])

@@ -5,6 +5,7 @@ from typing import Any
 import fakeredis
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 
 from tests.unit.factories import FakeTime, turns_in
 from worker.turns import TURN_SECONDS_MAX, TURN_WAIT_SECONDS_MAX
@@ -91,3 +92,24 @@ def test_no_account_asks_redis_nothing(redis: fakeredis.FakeRedis) -> None:
     other = turns_in(fakeredis.FakeRedis(server=server))
     other.take([1])
     assert alone.take([1]) == set()
+
+
+def test_a_redis_that_refuses_one_turn_keeps_none_of_the_others(
+    redis: fakeredis.FakeRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = redis.pipeline(transaction=False)
+    answer = pipeline.execute
+
+    def refuse_the_last(raise_on_error: bool = True) -> list[Any]:
+        answers = [*answer(raise_on_error=False)[:-1], ResponseError("OOM")]
+        redis.delete("turn:1:orders:2")
+        if raise_on_error:
+            raise answers[-1]
+        return answers
+
+    monkeypatch.setattr(pipeline, "execute", refuse_the_last)
+    monkeypatch.setattr(redis, "pipeline", lambda **_: pipeline)
+    alone = turns_in(redis)
+    assert alone.take([1, 2]) == {1, 2}
+    alone.give_back([1, 2])
+    assert redis.keys() == []
