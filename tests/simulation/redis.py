@@ -288,7 +288,8 @@ class _Pipeline:
         else:
             self._sets[key] = body
 
-    def execute(self) -> list[bool]:
+    def execute(self, *, raise_on_error: bool = True) -> list[bool]:
+        del raise_on_error  # here all commands of a call fail together
         sets, turns = self._sets, self._turns
         if sets:
             self._call(
