@@ -6,7 +6,7 @@ from typing import Any
 
 from api import draining
 from api.gunicorn_worker import HANDSHAKE_SECONDS, DrainingWorker
-from shared import metrics_folder
+from shared import garbage, metrics_folder
 from shared.settings import Settings
 
 _FINISH_SECONDS = 10
@@ -57,12 +57,13 @@ def post_fork(_server: Any, worker: DrainingWorker) -> None:
 
 
 def post_worker_init(_worker: DrainingWorker) -> None:
-    """Count from the first request on."""
+    """Count from the first request on, and answer without long rounds of the garbage collector."""
     if _settings.metrics:
         # Not before: green threads are in place of threads now, and the folder is there.
         from shared import metrics_export
 
         metrics_export.start()
+    garbage.spare_what_lives()
 
 
 def worker_exit(_server: Any, _worker: DrainingWorker) -> None:

@@ -23,7 +23,7 @@ from celery.signals import (
 )
 from structlog.contextvars import bound_contextvars
 
-from shared import metrics, metrics_folder, tracing
+from shared import garbage, metrics, metrics_folder, tracing
 from shared.clients import (
     DYNAMODB_READ_SECONDS_WORKER,
     broker_client,
@@ -94,6 +94,11 @@ def _show_metrics(**_: Any) -> None:
 
 
 @worker_ready.connect
+def _spare_what_lives(**_: Any) -> None:
+    garbage.spare_what_lives()
+
+
+@worker_ready.connect
 def _say_ready(**_: Any) -> None:
     log.info("worker_ready", queue=ORDERS_QUEUE, processes=settings.worker_processes)
 
@@ -133,6 +138,7 @@ def _build_settler(**_: Any) -> None:
         from shared import metrics_export
 
         metrics_export.start()
+    _spare_what_lives()
 
 
 @worker_process_shutdown.connect
