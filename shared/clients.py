@@ -1,5 +1,6 @@
 """Clients of other services, each with explicit time limits; nothing is connected at import."""
 
+import os
 from typing import TYPE_CHECKING, Final, cast
 
 import boto3
@@ -28,6 +29,12 @@ CACHE_SECONDS: Final = 0.25
 """The cache only saves time: a slow one is treated as absent."""
 
 BROKER_LOOK_SECONDS: Final = 1.0
+
+NAME_LOOKUP_SECONDS: Final = 1
+"""How long the C library asks for a name, once. By itself it asks for 10 s or more (resolv.conf(5)),
+which no client's time limit covers. ``RES_OPTIONS`` in the environment has precedence."""
+
+os.environ.setdefault("RES_OPTIONS", f"timeout:{NAME_LOOKUP_SECONDS} attempts:1")
 
 
 def dynamodb_client(

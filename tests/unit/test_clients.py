@@ -1,5 +1,8 @@
 """Clients as the environment sets them up."""
 
+import os
+import subprocess
+import sys
 from typing import cast
 
 import pytest
@@ -29,3 +32,20 @@ def test_without_an_endpoint_it_is_the_regions_own_over_tls(
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-south-2")
     wire = cast("DynamoDBWire", table_client(connections=1))
     assert wire.endpoint_url == "https://dynamodb.eu-south-2.amazonaws.com/"
+
+
+@pytest.mark.parametrize(
+    ("given", "used"), [({}, "timeout:1 attempts:1"), ({"RES_OPTIONS": "timeout:3"}, "timeout:3")]
+)
+def test_names_are_looked_up_for_a_second_and_no_longer(given: dict[str, str], used: str) -> None:
+    others = {name: value for name, value in os.environ.items() if name != "RES_OPTIONS"}
+    look = "import os, shared.clients; print(os.environ['RES_OPTIONS'])"
+    done = subprocess.run(
+        [sys.executable, "-c", look],
+        env={**others, **given},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout.strip() == used
