@@ -31,8 +31,8 @@ CACHE_SECONDS: Final = 0.25
 BROKER_LOOK_SECONDS: Final = 1.0
 
 NAME_LOOKUP_SECONDS: Final = 1
-"""How long the C library asks for a name, once. By itself it asks for 10 s or more (resolv.conf(5)),
-which no client's time limit covers. ``RES_OPTIONS`` in the environment has precedence."""
+"""How long the C library asks for a name, once. By itself it asks for 10 s or more
+(resolv.conf(5)), and no client's limit covers that. A ``RES_OPTIONS`` that is set is left alone."""
 
 os.environ.setdefault("RES_OPTIONS", f"timeout:{NAME_LOOKUP_SECONDS} attempts:1")
 
