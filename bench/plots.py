@@ -57,7 +57,9 @@ def _draw_latency(path: Path, results: Results) -> None:
         places = [place + number * width for place in range(len(found))]
         axes.bar(places, heights, width, label=share)
     axes.set_xticks([place + width for place in range(len(found))])
-    axes.set_xticklabels([results.rows[name].title.partition(",")[0] for name in found])
+    titles = [results.rows[name].title for name in found]
+    names = [title.rpartition(" at ")[0].rstrip(",").replace(", ", ",\n") for title in titles]
+    axes.set_xticklabels(names)
     axes.set_ylabel("ms")
     axes.legend()
     canvas.savefig(path, dpi=120)
