@@ -226,12 +226,18 @@ def test_a_refused_key_stops_the_load(fake: FakeService, source: Path) -> None:
 
 
 def test_ctrl_c_says_what_was_not_sent(fake: FakeService, source: Path) -> None:
+    # Who runs tests in the background has them ignore SIGINT.
+    heeded = signal.signal(signal.SIGINT, signal.default_int_handler)
+
     def interrupt(request: Request, serve: Serve) -> Response:
         os.kill(os.getpid(), signal.SIGINT)
         return serve()
 
     fake.faults += [no_fault, interrupt]
-    stopped = load(fake, source)
+    try:
+        stopped = load(fake, source)
+    finally:
+        signal.signal(signal.SIGINT, heeded)
     assert stopped.exit_code == 130
     assert "15 lines have no result: those after line 11" in stopped.stderr
     assert "Up to line 21 they may have been sent, the rest was not." in stopped.stderr
