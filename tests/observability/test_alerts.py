@@ -1,14 +1,16 @@
 """Each alert fires on a real stack when its cause is made there, and clears when it is taken away.
 
 The rules are those of ``deploy/prometheus`` with shorter windows, read by a real Prometheus.
-``ApiCrowded`` and ``CommitConflicts`` take more load than a test should make: promtool judges them.
 """
 
 import re
 import subprocess
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from typing import Self
@@ -20,7 +22,8 @@ from redis import Redis
 from local import commands
 from local.ports import free_port
 from local.processes import Process, wait_until
-from shared.task_queue import ORDERS_QUEUE
+from shared.settings import Settings
+from shared.task_queue import ORDERS_QUEUE, TaskQueue, publisher_app
 from tests.chaos.proxy import HANG, THROTTLE, DynamoDbProxy, Loop, TcpProxy
 from tests.integration.client import Client, until
 from tests.prometheus import ALERTS, START_SECONDS, Prometheus, program
@@ -41,7 +44,13 @@ ENV = {
     "SWEEP_EVERY": "0.5",
     "ATTEMPTS_MAX": "1",
     "WORKER_PROCESSES": "1",
+    "API_THREADS": "8",
 }
+CROWD = 40
+"""Clients at once: more than twice the places of both API processes."""
+
+TOGETHER = 30
+"""Accounts that workers meet at."""
 
 
 class Traffic:
@@ -204,6 +213,66 @@ def test_a_store_that_hangs_makes_the_api_slow(place: Place) -> None:
         place.wait_for("ApiSlow", "StoreUnavailable")
     finally:
         place.store.misbehave(None)
+
+
+def test_an_api_that_works_on_as_much_as_it_can_is_told(place: Place) -> None:
+    account = place.client.open_account(1000)
+    is_over = threading.Event()
+
+    def crowd() -> None:
+        while not is_over.is_set():
+            with suppress(requests.RequestException, AssertionError):
+                Client(place.stack.url).order(account, share_price=1)
+
+    place.store.misbehave(HANG)
+    with ThreadPoolExecutor(CROWD) as pool:
+        for _ in range(CROWD):
+            pool.submit(crowd)
+        try:
+            place.wait_for("ApiCrowded")
+        finally:
+            is_over.set()
+            place.store.misbehave(None)
+
+
+def test_workers_that_decide_the_same_accounts_at_once_are_told(place: Place) -> None:
+    accounts = [place.client.open_account(10**9) for _ in range(TOGETHER)]
+    env = place.stack.env
+    redis = Redis.from_url(env["REDIS_URL"])
+    queue = TaskQueue(publisher_app(Settings(redis_url=env["REDIS_URL"]), connections=1), redis)
+    other = place.stack.add_worker()
+    until(lambda: _is_there(other), bool, START_SECONDS)
+    number = 0
+
+    def meet() -> set[str]:
+        """Each of the two workers finds a message for the same orders when it goes on."""
+        nonlocal number
+        number += 1
+        for worker in (place.worker, other):
+            worker.pause()
+        try:
+            orders = [
+                (account, place.client.order(account, total_shares=number, share_price=1)["id"])
+                for account in accounts
+            ]
+            # One message for all, twice, instead of one for each.
+            redis.delete(ORDERS_QUEUE)
+            for _ in range(2):
+                queue.publish(orders, datetime.now(UTC))
+        finally:
+            for worker in (place.worker, other):
+                worker.resume()
+        return place.prometheus.firing()
+
+    try:
+        until(meet, lambda firing: "CommitConflicts" in firing, ALERT_SECONDS)
+    finally:
+        place.stack.kill_worker(1)
+
+
+def _is_there(worker: Process) -> bool:
+    assert isinstance(worker.log, Path)
+    return worker.log.exists() and commands.WORKER_READY_MARK in worker.log.read_text()
 
 
 def test_a_store_that_throttles_is_told(place: Place) -> None:

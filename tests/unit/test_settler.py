@@ -967,7 +967,7 @@ def test_orders_of_an_account_without_its_head_are_parked_in_the_end(
 # What is told of it
 
 
-@pytest.fixture(name="_counting")
+@pytest.fixture(name="counting_metrics")
 def _counts() -> Iterator[None]:
     metrics.start_counting()
     yield
@@ -978,7 +978,7 @@ def counted(name: str, *labels: str) -> float:
     return metrics.snapshot().get(Key(name, labels), 0)
 
 
-@pytest.mark.usefixtures("_counting")
+@pytest.mark.usefixtures("counting_metrics")
 def test_decisions_are_counted_by_status_and_broken_rule(gateway: HookedGateway) -> None:
     orders = accepted(gateway, 1, 2, cash="15")
 
@@ -995,7 +995,7 @@ def test_decisions_are_counted_by_status_and_broken_rule(gateway: HookedGateway)
     assert counted("orders_settlement_orders") == 1
 
 
-@pytest.mark.usefixtures("_counting")
+@pytest.mark.usefixtures("counting_metrics")
 def test_a_conflict_counts_once_and_so_do_the_orders(gateway: HookedGateway) -> None:
     orders = accepted(gateway, 1)
     others = make_settler(gateway)
