@@ -967,8 +967,8 @@ def test_orders_of_an_account_without_its_head_are_parked_in_the_end(
 # What is told of it
 
 
-@pytest.fixture(name="counting_metrics")
-def _counts() -> Iterator[None]:
+@pytest.fixture
+def counting_metrics() -> Iterator[None]:
     metrics.start_counting()
     yield
     metrics.stop_counting()
