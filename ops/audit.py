@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import click
 
+from ops import options
 from ops.auditor import AuditImpossible, Auditor, Summary
 from ops.connections import open_client, read_settings
 from ops.differences import Difference
@@ -24,8 +25,6 @@ DIFFERENCES: Final = 1
 IMPOSSIBLE: Final = 2
 """Exit status of an audit that could not be carried out, as of a command that is no command."""
 
-_SEGMENTS_MAX: Final = 64
-
 
 class AuditFailed(click.ClickException):
     """The audit could not be carried out; the text says why."""
@@ -38,23 +37,9 @@ class AuditFailed(click.ClickException):
     "--account", "account_id", metavar="ID", type=click.IntRange(min=1), help="Only this account."
 )
 @click.option("--json", "as_json", is_flag=True, help="A line of JSON for each difference.")
-@click.option(
-    "--segments",
-    type=click.IntRange(1, _SEGMENTS_MAX),
-    default=1,
-    show_default=True,
-    help="Parts of the table read at once.",
-)
-@click.option(
-    "--pages-per-second",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Read no more than this; a page is up to 1 MB, which is 256 read units.",
-)
-@click.option(
-    "--progress/--no-progress",
-    default=None,
-    help="Show a bar on standard error. Default: if that is a terminal.",
-)
+@options.segments
+@options.pages_per_second
+@options.progress
 def audit(
     account_id: int | None,
     segments: int,

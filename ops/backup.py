@@ -10,6 +10,7 @@ from typing import Final
 
 import click
 
+from ops import options
 from ops.backup_file import BackupWriter, BadBackup, Manifest, manifest_of, read_items, verify
 from ops.connections import open_client, open_full_client, read_settings, store_errors_said
 from ops.progress import bar
@@ -18,7 +19,6 @@ from shared.order_store.fill import BATCH_ITEMS_MAX, TableFiller
 from shared.order_store.keys import Item
 from shared.order_store.scan import Pace, TableReader
 
-_SEGMENTS_MAX: Final = 64
 _WRITERS_MAX: Final = 64
 _WRITERS: Final = 4
 _BATCHES_AHEAD: Final = 2
@@ -26,28 +26,12 @@ _BATCHES_AHEAD: Final = 2
 
 _TABLE_WAIT_SECONDS: Final = 60.0
 
-_progress = click.option(
-    "--progress/--no-progress",
-    default=None,
-    help="Show a bar on standard error. Default: if that is a terminal.",
-)
-
 
 @click.command()
 @click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
-@click.option(
-    "--segments",
-    type=click.IntRange(1, _SEGMENTS_MAX),
-    default=1,
-    show_default=True,
-    help="Parts of the table read at once.",
-)
-@click.option(
-    "--pages-per-second",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Read no more than this; a page is up to 1 MB, which is 256 read units.",
-)
-@_progress
+@options.segments
+@options.pages_per_second
+@options.progress
 def backup(
     out: Path, segments: int, pages_per_second: float | None, *, progress: bool | None
 ) -> None:
@@ -96,7 +80,7 @@ def backup(
     show_default=True,
     help="Batches of 25 items written at once.",
 )
-@_progress
+@options.progress
 def restore(file: Path, writers: int, *, progress: bool | None) -> None:
     """Write all items of a backup into the table that the settings name (TABLE_NAME).
 
