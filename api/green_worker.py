@@ -139,18 +139,34 @@ class Connection:
             self.sendall(b"")
 
     def _send(self, data: bytes) -> None:
-        self.sock.settimeout(SEND_SECONDS_MAX)
+        """Send at once what the kernel takes; what the client has to fetch first holds no place."""
+        sent = self._send_some(data)
+        if sent == len(data):
+            return
         self.unsent = len(data)
         try:
             if not self._room_for(self):
                 self.reset()
                 raise ConnectionAbortedError("no room for the answer")
+            with places.left_if_held():
+                self._send_in_time(memoryview(data)[sent:])
+        finally:
+            self.unsent = 0
+
+    def _send_some(self, data: bytes) -> int:
+        self.sock.settimeout(0.0)
+        try:
+            return int(self.sock.send(data))
+        except BlockingIOError:
+            return 0
+
+    def _send_in_time(self, data: memoryview) -> None:
+        self.sock.settimeout(SEND_SECONDS_MAX)
+        try:
             self.sock.sendall(data)
         except TimeoutError as error:
             self.reset()
             raise ConnectionAbortedError("the answer was not fetched in time") from error
-        finally:
-            self.unsent = 0
 
     def send(self, data: Any, flags: int = 0) -> int:
         """Send all of ``data``, as ``sendall``."""
