@@ -53,7 +53,7 @@ def test_a_text_in_a_line_has_so_many_characters_and_no_more(
     get_logger("here").warning("said", error=fits + "y")
     logging.getLogger("a.library").warning("%s", fits + "y")
     try:
-        raise KeyError("x" * 2 * TEXT_LENGTH_MAX)
+        dict[str, int]()["x" * 2 * TEXT_LENGTH_MAX]
     except KeyError:
         get_logger("here").exception("went_wrong")
 
