@@ -16,6 +16,7 @@ from api.problems import FIELD_ERRORS_MAX, FieldError, document, invalid
 from api.validation import (
     FORM_FIELDS_MAX,
     IDEMPOTENCY_KEY_LENGTH_MAX,
+    JSON_DEPTH_MAX,
     NAME_LENGTH_READ_MAX,
     NUMBER_LENGTH_MAX,
     PAGE_LIMIT_DEFAULT,
@@ -294,6 +295,32 @@ def test_a_form_that_names_a_field_twice_is_malformed(api: Api, body: str) -> No
 @pytest.mark.parametrize("body", ["[" * MILLION, '{"a":' * MILLION, '{"cash": ' + "[" * MILLION])
 def test_a_million_levels_of_nesting_are_malformed(roomy: Api, body: str) -> None:
     problem_of(roomy.post("/v1/accounts", body), 400, "MALFORMED_BODY")
+
+
+@pytest.mark.parametrize("kinds", [("[", "]"), ('{"a":', "}"), ("[", "]", '{"a":', "}")])
+def test_json_has_so_many_levels_and_no_more(api: Api, kinds: tuple[str, ...]) -> None:
+    def nested(levels: int) -> str:
+        # The body itself is the first one.
+        turns = [2 * (level % (len(kinds) // 2)) for level in range(levels - 1)]
+        opened = "".join(kinds[turn] for turn in turns)
+        closed = "".join(kinds[turn + 1] for turn in reversed(turns))
+        return f'{{"cash": 1, "x": {opened}1{closed}}}'
+
+    assert api.post("/v1/accounts", nested(JSON_DEPTH_MAX)).status_code == 201
+    beyond = problem_of(api.post("/v1/accounts", nested(JSON_DEPTH_MAX + 1)), 400, "MALFORMED_BODY")
+    assert f"{JSON_DEPTH_MAX} levels" in beyond["detail"]
+
+
+def test_brackets_that_are_text_or_stand_beside_each_other_are_not_deep(api: Api) -> None:
+    for value in ('"' + "[{" * 99 + '"', '"' + '\\"[' * 99 + '"', "[" + "[],{}," * 99 + "0]"):
+        assert api.post("/v1/accounts", f'{{"cash": 1, "x": {value}}}').status_code == 201
+
+
+@pytest.mark.parametrize("text", ["[]", '"', '\\"', '{"a":1}', '"[', "\\"])
+def test_looking_for_depth_costs_no_more_than_the_length(roomy: Api, text: str) -> None:
+    with processor_time() as spent:
+        roomy.post("/v1/accounts", '{"cash": 1, "x": ["' + "[" * 40 + text * 300_000)
+    assert spent.seconds < SECONDS_MAX
 
 
 def test_a_huge_list_is_no_amount_and_costs_no_more_than_its_length(roomy: Api) -> None:
