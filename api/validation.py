@@ -280,7 +280,9 @@ def read_limit(request: Request) -> int:
     Raises:
         Problem: 422, not a number or beyond the bounds.
     """
-    text = request.args.get("limit", str(PAGE_LIMIT_DEFAULT))
+    text = _parameter(request, "limit")
+    if text is None:
+        return PAGE_LIMIT_DEFAULT
     if text.isascii() and text.isdigit() and len(text) < NUMBER_LENGTH_MAX:
         limit = int(text)
         if 1 <= limit <= PAGE_LIMIT_MAX:
@@ -294,7 +296,8 @@ def read_wait(request: Request) -> int:
     Raises:
         Problem: 422, not a whole number.
     """
-    seconds = _whole_seconds(request.args.get("wait", "0"))
+    text = _parameter(request, "wait")
+    seconds = 0 if text is None else _whole_seconds(text)
     if seconds is None:
         raise invalid([FieldError("/wait", "must be a whole number of seconds")])
     return seconds
@@ -320,7 +323,7 @@ def read_last_event_id(request: Request, account_id: int) -> Place | None:
     Raises:
         Problem: 422, it is no event's of this account.
     """
-    text = request.headers.get("Last-Event-ID") or request.args.get("last_event_id")
+    text = request.headers.get("Last-Event-ID") or _parameter(request, "last_event_id")
     if not text:
         return None
     try:
@@ -341,7 +344,7 @@ def read_statuses(request: Request) -> frozenset[OrderStatus]:
     Raises:
         Problem: 422, a name is no status.
     """
-    text = request.args.get("status")
+    text = _parameter(request, "status")
     if text is None:
         return frozenset()
     try:
@@ -358,13 +361,21 @@ def read_before(request: Request, account_id: int, statuses: Collection[OrderSta
     Raises:
         Problem: 422, the cursor was not given out with this list.
     """
-    text = request.args.get("cursor")
+    text = _parameter(request, "cursor")
     if text is None:
         return None
     try:
         return read_cursor(text, account_id, statuses)
     except ValueError:
         raise invalid([FieldError("/cursor", "is not a cursor of this list")]) from None
+
+
+def _parameter(request: Request, name: str) -> str | None:
+    """A parameter of the query; one that is there twice is refused, as a field of a body is."""
+    given = request.args.getlist(name)
+    if len(given) > 1:
+        raise invalid([FieldError(f"/{name}", "is given more than once")])
+    return given[0] if given else None
 
 
 def _validated(fields: Mapping[str, Any], schema: type[B]) -> B:

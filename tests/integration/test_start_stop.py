@@ -348,15 +348,30 @@ def check_all_decided_once(stack: Stack, load: Load) -> None:
 # Workers
 
 
-@pytest.fixture
-def worker_stack(own_engines: Engines) -> Iterator[Stack]:
-    """Workers without the sweeper's help: what a stop leaves behind is there to be seen."""
-    with Stack(own_engines, workers=1, env={"RECOVER_AFTER": "1"}) as running:
+@pytest.fixture(scope="module")
+def unhelped_stack(own_engines: Engines) -> Iterator[Stack]:
+    """An API without workers and without a sweeper, on engines that may break."""
+    with Stack(own_engines, workers=0, env={"RECOVER_AFTER": "1"}) as running:
         running.sweepers[0].stop()
         yield running
-        for engine in (own_engines.redis, own_engines.dynamodb):
-            if not engine.running:
-                engine.start()
+
+
+@pytest.fixture
+def worker_stack(unhelped_stack: Stack) -> Iterator[Stack]:
+    """A worker without the sweeper's help: what a stop leaves behind is there to be seen."""
+    stack = unhelped_stack
+    wait_until_ready(stack.port)
+    wait_until_works(stack.add_worker())
+    yield stack
+    for process in (*stack.workers, *stack.more_apis, *stack.sweepers[1:]):
+        process.kill()
+    stack.workers.clear()
+    stack.more_apis.clear()
+    del stack.sweepers[1:]
+    for engine in (stack.engines.redis, stack.engines.dynamodb):
+        if not engine.running:
+            engine.start()
+    stack.engines.flush_redis()
 
 
 def broker(stack: Stack) -> "redis.Redis":
@@ -455,7 +470,6 @@ def test_an_order_that_waits_for_a_hanging_store_at_the_end_is_answered(
         assert client.settled(json.loads(body))["status"] == "executed"
     # Of one that was answered 503 nobody knows; there is one at most.
     assert (status == 202) <= recorded_count(stack, account) <= 1
-    stack.more_apis.remove(process)
 
 
 def test_a_bulk_request_at_the_end_is_answered_to_its_last_line(worker_stack: Stack) -> None:
@@ -494,7 +508,6 @@ def test_a_bulk_request_at_the_end_is_answered_to_its_last_line(worker_stack: St
     assert {one["status"] for one in shown} == {202}
     settled = client.all_settled(accounts, 60)
     assert sum(map(len, settled.values())) == len(lines)
-    stack.more_apis.remove(process)
 
 
 def wait_until_works(worker: Process) -> None:

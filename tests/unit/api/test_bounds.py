@@ -367,7 +367,7 @@ def test_an_encoded_body_is_not_supported(api: Api, coding: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1//accounts", "/v1/accounts/", "/v1/accounts/1/", "/v1//", "/v1"]
+    "path", ["/v1//accounts", "/v1/accounts/", "/v1/accounts/1/", "/v1//", "/v1", ""]
 )
 def test_a_path_that_is_almost_right_is_not_found_and_leads_nowhere_else(
     api: Api, path: str
@@ -375,6 +375,22 @@ def test_a_path_that_is_almost_right_is_not_found_and_leads_nowhere_else(
     answer = ask(api, path, "POST")
     problem_of(answer, 404, "NOT_FOUND")
     assert "Location" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("orders?limit=1&limit=2", "limit"),
+        ("orders?status=executed&limit=1&status=executed", "status"),
+        ("orders?cursor=a&cursor=a", "cursor"),
+        ("orders/01a20d16-e634-7353-a916-d08149ff1d84?wait=0&wait=1", "wait"),
+        ("events?last_event_id=&last_event_id=x", "last_event_id"),
+    ],
+)
+def test_a_parameter_that_is_given_twice_is_refused(
+    api: Api, account_id: int, path: str, name: str
+) -> None:
+    assert pointers_of(api.get(f"/v1/accounts/{account_id}/{path}")) == [f"/{name}"]
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "TRACE", "CONNECT", "BREW"])
