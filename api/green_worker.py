@@ -91,6 +91,8 @@ class Connection:
         self.is_silent = True
         """Nothing of a request has arrived yet."""
         self.is_out_of_step = False
+        self.request: Any = None
+        """gunicorn's, while it is answered."""
         self._head = b""
         self._room_for = room_for
         for option in (plain_socket.SO_SNDBUF, plain_socket.SO_RCVBUF):
@@ -255,6 +257,12 @@ class GreenWorker(GeventWorker):  # type: ignore[misc]
             if conn.is_silent:
                 conn.wake()
 
+    def close_after_answers(self) -> None:
+        """Let what is being answered be the last on its connection, and the answer say so."""
+        for conn in self._connections:
+            if conn.request is not None:
+                conn.request.force_close()
+
     def has_room_for(self, conn: Connection) -> bool:
         """Tell whether the process can hold what ``conn`` holds."""
         if conn.held <= HELD_BYTES_FREE:
@@ -346,6 +354,7 @@ class GreenWorker(GeventWorker):  # type: ignore[misc]
             # Before the application sees it, so that a damaged body is no error of the app's.
             req.body = io.BytesIO(req.body.read())
             if not conn.is_out_of_step:
+                conn.request = req
                 self._answer(server, req, conn, client)
         except (StopIteration, errors.NoMoreData):
             raise Parted from None
@@ -354,6 +363,8 @@ class GreenWorker(GeventWorker):  # type: ignore[misc]
         except Exception as error:
             self.handle_error(req, conn, client, error)
             raise Parted from error
+        finally:
+            conn.request = None
         if conn.is_out_of_step:
             raise Parted
 

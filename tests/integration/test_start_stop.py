@@ -45,6 +45,9 @@ DECIDED_SECONDS_MAX = 5.0
 ANSWERED_SECONDS_MAX = 5.0
 BACKLOG = 500
 BULK_LINES = 1000
+ROUNDS = 2 if os.environ.get("FULL_SIZE") else 1
+"""How often each instance is restarted under load."""
+
 HOST = "127.0.0.1"
 
 
@@ -306,7 +309,7 @@ def test_a_rolling_restart_of_the_apis_fails_no_request(stack: Stack, manners: M
     with Balancer([port for _, port in instances], manners) as balancer:
         until(lambda: all(balancer.is_ready(port) for _, port in instances), bool, READY_SECONDS)
         with Load(balancer.url) as load:
-            for process, port in instances * 2:
+            for process, port in instances * ROUNDS:
                 restart_under_load(process, port, balancer, load)
         failures, served = load.failures + balancer.failures, dict(balancer.served)
 
@@ -548,7 +551,7 @@ def test_a_rolling_restart_of_the_workers_delays_no_order_for_long(worker_stack:
     stack.add_worker()
     # Few, so that the workers keep up: late is then who was held up by a restart.
     with Load(stack.url, clients=2) as load:
-        for _ in range(4):
+        for _ in range(2 * ROUNDS):
             wait_until_works(stack.workers[-1])
             wait_for_more(load, 50)
             end_in_order(stack.workers[0], WORKER_STOP_SECONDS)

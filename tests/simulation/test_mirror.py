@@ -23,7 +23,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 SCHEDULES_OF_A_KIND = 20
 
 MUST_BE_COMPARED = (
-    "ConditionalCheckFailedException",
     "TransactionCanceledException",
     "batch_get_item",
     "get_item",
