@@ -65,7 +65,7 @@ def start(host: str, port: int, app: Callable[..., Any]) -> MetricsServer:
     """Serve ``app`` in a thread; raises ``OSError`` if that port cannot be had."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, _, _, _, address = found[0]
-    kind = type("_Server", (MetricsServer,), {"address_family": family})
+    kind: type[MetricsServer] = type("_Server", (MetricsServer,), {"address_family": family})
     server = make_server(str(address[0]), port, app, kind, _SilentHandler)
     threading.Thread(target=server.serve_forever, name="metrics server", daemon=True).start()
     return server
