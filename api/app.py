@@ -15,15 +15,16 @@ from api.routes.orders import orders
 from api.routes.page import page
 from api.services import EXTENSION, Services, build_services
 from api.validation import FORM_FIELDS_MAX
+from shared.ids import ACCOUNT_DIGITS_MAX
 from shared.settings import Settings
 
 API_PREFIX = "/v1"
 
 
 class AccountIdConverter(BaseConverter):
-    """An account's id in a path: digits, small enough for any database; anything else is 404."""
+    """An account's id in a path: a few digits; anything else is 404."""
 
-    regex = r"[0-9]{1,18}"
+    regex = f"[0-9]{{1,{ACCOUNT_DIGITS_MAX}}}"
 
     def to_python(self, value: str) -> int:
         """Read the id."""

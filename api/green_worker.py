@@ -91,6 +91,8 @@ class Connection:
         self.is_silent = True
         """Nothing of a request has arrived yet."""
         self.is_out_of_step = False
+        self.request: Any = None
+        """gunicorn's, while it is answered."""
         self._head = b""
         self._room_for = room_for
         for option in (plain_socket.SO_SNDBUF, plain_socket.SO_RCVBUF):
@@ -139,18 +141,34 @@ class Connection:
             self.sendall(b"")
 
     def _send(self, data: bytes) -> None:
-        self.sock.settimeout(SEND_SECONDS_MAX)
+        """Send at once what the kernel takes; what the client has to fetch first holds no place."""
+        sent = self._send_some(data)
+        if sent == len(data):
+            return
         self.unsent = len(data)
         try:
             if not self._room_for(self):
                 self.reset()
                 raise ConnectionAbortedError("no room for the answer")
+            with places.left_if_held():
+                self._send_in_time(memoryview(data)[sent:])
+        finally:
+            self.unsent = 0
+
+    def _send_some(self, data: bytes) -> int:
+        self.sock.settimeout(0.0)
+        try:
+            return int(self.sock.send(data))
+        except BlockingIOError:
+            return 0
+
+    def _send_in_time(self, data: memoryview) -> None:
+        self.sock.settimeout(SEND_SECONDS_MAX)
+        try:
             self.sock.sendall(data)
         except TimeoutError as error:
             self.reset()
             raise ConnectionAbortedError("the answer was not fetched in time") from error
-        finally:
-            self.unsent = 0
 
     def send(self, data: Any, flags: int = 0) -> int:
         """Send all of ``data``, as ``sendall``."""
@@ -238,6 +256,12 @@ class GreenWorker(GeventWorker):  # type: ignore[misc]
         for conn in self._connections:
             if conn.is_silent:
                 conn.wake()
+
+    def close_after_answers(self) -> None:
+        """Let what is being answered be the last on its connection, and the answer say so."""
+        for conn in self._connections:
+            if conn.request is not None:
+                conn.request.force_close()
 
     def has_room_for(self, conn: Connection) -> bool:
         """Tell whether the process can hold what ``conn`` holds."""
@@ -330,6 +354,7 @@ class GreenWorker(GeventWorker):  # type: ignore[misc]
             # Before the application sees it, so that a damaged body is no error of the app's.
             req.body = io.BytesIO(req.body.read())
             if not conn.is_out_of_step:
+                conn.request = req
                 self._answer(server, req, conn, client)
         except (StopIteration, errors.NoMoreData):
             raise Parted from None
@@ -338,6 +363,8 @@ class GreenWorker(GeventWorker):  # type: ignore[misc]
         except Exception as error:
             self.handle_error(req, conn, client, error)
             raise Parted from error
+        finally:
+            conn.request = None
         if conn.is_out_of_step:
             raise Parted
 

@@ -54,6 +54,7 @@ class DrainingWorker(GreenWorker):
         if draining.is_draining():
             return
         draining.begin()
+        self.close_after_answers()
         log.info("draining", seconds=self.drain_seconds)
         gevent.sleep(self.drain_seconds)
         able = [turn_away_newcomers(listener) for listener in self.sockets]

@@ -1,12 +1,14 @@
 """How many requests a process works on at once; whoever waits for news gives its place away.
 
 Every request that is served holds a place, so that there are as many as the store's and the
-brokers' clients have connections. A request that only waits needs none.
+brokers' clients have connections. A request that only waits needs none: neither for news nor for
+its client to fetch an answer.
 """
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import BoundedSemaphore, get_ident
+from threading import BoundedSemaphore
 from typing import Final, Protocol
 
 QUEUE_SECONDS_MAX: Final = 5.0
@@ -37,6 +39,8 @@ class Places:
         self._free: Semaphore | None = None
         self.taken = 0
         """How many are taken now."""
+        self._holding: set[int] = set()
+        """Threads that have one."""
         self._without: set[int] = set()
         """Threads that came back from a wait to no place in time, and work on without one."""
 
@@ -52,13 +56,15 @@ class Places:
         if self._free is not None and not self._free.acquire(timeout=seconds):
             return False
         self.taken += 1
+        self._holding.add(_this_thread())
         return True
 
     def give_back(self) -> None:
         """Let the next one in."""
-        if get_ident() in self._without:
-            self._without.discard(get_ident())
+        if _this_thread() in self._without:
+            self._without.discard(_this_thread())
             return
+        self._holding.discard(_this_thread())
         self.taken -= 1
         if self._free is not None:
             self._free.release()
@@ -72,7 +78,16 @@ class Places:
         finally:
             # It was let in before, and is not refused in the middle.
             if not self.take():
-                self._without.add(get_ident())
+                self._without.add(_this_thread())
+
+    @contextmanager
+    def left_if_held(self) -> Iterator[None]:
+        """As ``left``; for who has none here, nothing changes."""
+        if _this_thread() not in self._holding:
+            yield
+            return
+        with self.left():
+            yield
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -87,6 +102,12 @@ class Places:
             yield
         finally:
             self.give_back()
+
+
+def _this_thread() -> int:
+    # Looked up at each call: this module is there before green threads are in place of threads,
+    # and the old function would take all of a process' requests for one.
+    return threading.get_ident()
 
 
 places: Final = Places()

@@ -7,7 +7,8 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from flask import Flask, Response
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, NotFound
+from werkzeug.routing import RequestRedirect
 
 from shared import metrics
 from shared.logs import get_logger
@@ -113,11 +114,14 @@ def _answer(problem: Problem) -> Response:
 
 
 def _answer_http(error: HTTPException) -> Response:
+    if isinstance(error, RequestRedirect):
+        # It would repeat what the client sent, as a place to go to.
+        error = NotFound()
     status = error.code or 500
     code = error.name.upper().replace(" ", "_")
     response = _answer(Problem(status, code, error.description or error.name))
     for name, value in error.get_headers():
-        if name.lower() in ("allow", "location"):
+        if name.lower() == "allow":
             response.headers[name] = value
     return response
 

@@ -32,6 +32,7 @@ from shared.domain.order import (
     OrderStatus,
     is_issuer_name,
 )
+from shared.ids import ACCOUNT_DIGITS_MAX
 from shared.order_store.decisions import Place
 
 NUMBER_LENGTH_MAX: Final = 64
@@ -42,6 +43,9 @@ NAME_LENGTH_READ_MAX: Final = 4 * ISSUER_NAME_LENGTH_MAX
 
 Composing takes time by the square of the length (combining marks are sorted by insertion).
 """
+
+JSON_DEPTH_MAX: Final = 32
+"""Objects and lists within each other. No field needs more than one; unknown ones may have some."""
 
 FORM_FIELDS_MAX: Final = 100
 """Fields of a form, known or not."""
@@ -61,8 +65,11 @@ LATEST: Final = datetime(9999, 1, 1, tzinfo=UTC)
 """Timestamps between these can be moved by any zone or grace without leaving the calendar."""
 
 _NUMBER: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_ACCOUNT_ID: Final = re.compile(r"\d{1,18}", re.ASCII)
+_ACCOUNT_ID: Final = re.compile(rf"\d{{1,{ACCOUNT_DIGITS_MAX}}}", re.ASCII)
+_OPENS_OR_CLOSES: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
+"""Whole strings too, for what is in them is none; possessive, so that no byte is read twice."""
 _EXACT: Final = Context(prec=2 * NUMBER_LENGTH_MAX)
+_DEPTHS: Final = {"{": 1, "[": 1, "}": -1, "]": -1}
 _QUOTED: Final = re.compile(r'"([^"]*)"')
 _JSON: Final = "application/json"
 _NDJSON: Final = ("application/x-ndjson", "application/ndjson", "application/jsonl")
@@ -273,7 +280,9 @@ def read_limit(request: Request) -> int:
     Raises:
         Problem: 422, not a number or beyond the bounds.
     """
-    text = request.args.get("limit", str(PAGE_LIMIT_DEFAULT))
+    text = _parameter(request, "limit")
+    if text is None:
+        return PAGE_LIMIT_DEFAULT
     if text.isascii() and text.isdigit() and len(text) < NUMBER_LENGTH_MAX:
         limit = int(text)
         if 1 <= limit <= PAGE_LIMIT_MAX:
@@ -287,7 +296,8 @@ def read_wait(request: Request) -> int:
     Raises:
         Problem: 422, not a whole number.
     """
-    seconds = _whole_seconds(request.args.get("wait", "0"))
+    text = _parameter(request, "wait")
+    seconds = 0 if text is None else _whole_seconds(text)
     if seconds is None:
         raise invalid([FieldError("/wait", "must be a whole number of seconds")])
     return seconds
@@ -313,7 +323,7 @@ def read_last_event_id(request: Request, account_id: int) -> Place | None:
     Raises:
         Problem: 422, it is no event's of this account.
     """
-    text = request.headers.get("Last-Event-ID") or request.args.get("last_event_id")
+    text = request.headers.get("Last-Event-ID") or _parameter(request, "last_event_id")
     if not text:
         return None
     try:
@@ -334,7 +344,7 @@ def read_statuses(request: Request) -> frozenset[OrderStatus]:
     Raises:
         Problem: 422, a name is no status.
     """
-    text = request.args.get("status")
+    text = _parameter(request, "status")
     if text is None:
         return frozenset()
     try:
@@ -351,13 +361,21 @@ def read_before(request: Request, account_id: int, statuses: Collection[OrderSta
     Raises:
         Problem: 422, the cursor was not given out with this list.
     """
-    text = request.args.get("cursor")
+    text = _parameter(request, "cursor")
     if text is None:
         return None
     try:
         return read_cursor(text, account_id, statuses)
     except ValueError:
         raise invalid([FieldError("/cursor", "is not a cursor of this list")]) from None
+
+
+def _parameter(request: Request, name: str) -> str | None:
+    """A parameter of the query; one that is there twice is refused, as a field of a body is."""
+    given = request.args.getlist(name)
+    if len(given) > 1:
+        raise invalid([FieldError(f"/{name}", "is given more than once")])
+    return given[0] if given else None
 
 
 def _validated(fields: Mapping[str, Any], schema: type[B]) -> B:
@@ -417,12 +435,25 @@ def _form(request: Request, body: bytes) -> Mapping[str, Any]:
 
 def _json_object(body: bytes, what: str = "body") -> Mapping[str, Any]:
     try:
-        read = _DECODER.decode(body.decode("utf-8"))
+        text = body.decode("utf-8")
+        _require_shallow(text)
+        read = _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         raise Problem(400, "MALFORMED_BODY", f"The {what} is no readable JSON: {error}") from None
     if not isinstance(read, dict):
         raise Problem(400, "MALFORMED_BODY", f"The {what} must be a JSON object.")
     return read
+
+
+def _require_shallow(text: str) -> None:
+    # Most bodies open once or twice: two counts are all that they cost.
+    if text.count("{") + text.count("[") <= JSON_DEPTH_MAX:
+        return
+    depth = 0
+    for found in _OPENS_OR_CLOSES.finditer(text):
+        depth += _DEPTHS.get(found[0], 0)
+        if depth > JSON_DEPTH_MAX:
+            raise ValueError(f"it is nested more than {JSON_DEPTH_MAX} levels deep")
 
 
 class _Number(str):

@@ -15,6 +15,7 @@ from local.processes import GRACE_SECONDS, Process
 
 _RESTART_DELAY_SECONDS_MIN = 0.5
 _RESTART_DELAY_SECONDS_MAX = 30.0
+_RESTART_DOUBLINGS_MAX = 20
 _STEADY_SECONDS = 60.0
 _TICK_SECONDS = 0.1
 _NAME_WIDTH = 9
@@ -159,7 +160,7 @@ class Supervisor:
     def _note_death(self, watched: _Watched, now: float) -> None:
         if now - watched.started_at >= _STEADY_SECONDS:
             watched.deaths = 0
-        delay = min(self._restart_delay_seconds * 2**watched.deaths, _RESTART_DELAY_SECONDS_MAX)
+        delay = restart_delay(self._restart_delay_seconds, watched.deaths)
         watched.deaths += 1
         watched.start_again_at = now + delay
         code = watched.process.exit_code
@@ -180,3 +181,10 @@ class Supervisor:
             watched.process.signal_group(signal.SIGKILL)
         if self._once is not None:
             self._once.signal_group(signal.SIGKILL)
+
+
+def restart_delay(first_seconds: float, deaths: int) -> float:
+    """Seconds to wait after so many deaths before this one: doubling, capped."""
+    # Capped before it is doubled: after a night of deaths no float would hold the number.
+    doublings = min(deaths, _RESTART_DOUBLINGS_MAX)
+    return min(first_seconds * 2.0**doublings, _RESTART_DELAY_SECONDS_MAX)

@@ -21,6 +21,9 @@ _WRITTEN: Final = re.compile(
     "[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.ASCII
 )
 
+ACCOUNT_DIGITS_MAX: Final = 18
+"""Digits of an account's id: small enough for any database."""
+
 OrderRef = tuple[int, str]
 """Account id and order id: what names an order."""
 

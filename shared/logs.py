@@ -16,6 +16,9 @@ _STEPS: Final[list[Any]] = [
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 ]
 
+TEXT_LENGTH_MAX: Final = 16_384
+"""Characters of a text in a line: some errors quote whatever they stumbled over."""
+
 # Nothing that is logged should hold one. Should it all the same, in an error of a library, say, it
 # ends here.
 _SECRETS: Final = (
@@ -64,13 +67,25 @@ def get_logger(name: str) -> Any:
 def _json() -> list[Any]:
     return [
         structlog.processors.format_exc_info,
+        _within_bounds,
         structlog.processors.JSONRenderer(),
         _without_secrets,
     ]
 
 
 def _console() -> list[Any]:
-    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()), _without_secrets]
+    renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    return [_within_bounds, renderer, _without_secrets]
+
+
+def _within_bounds(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    for name, value in event.items():
+        if isinstance(value, str) and len(value) > TEXT_LENGTH_MAX:
+            # Secrets first: half of one would not be known for what it is.
+            event[name] = _without_secrets(_logger, _method, value)[:TEXT_LENGTH_MAX] + "..."
+    return event
 
 
 def _without_secrets(_logger: Any, _method: str, line: str) -> str:

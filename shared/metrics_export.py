@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from shared import metrics, metrics_folder
+from shared import metrics, metrics_folder, metrics_server
 from shared.logs import get_logger
 from shared.metrics import Counter, Gauge, Histogram, Labels
 
@@ -55,7 +55,7 @@ def serve(host: str, port: int) -> None:
     A port that is taken costs the metrics and nothing else.
     """
     try:
-        prometheus_client.start_http_server(port, host, _registry())
+        metrics_server.start(host, port, prometheus_client.make_wsgi_app(_registry()))
     except OSError as error:
         log.warning("metrics_unavailable", host=host, port=port, error=str(error))
 

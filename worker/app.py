@@ -105,8 +105,12 @@ def _say_ready(**_: Any) -> None:
 
 @worker_shutting_down.connect
 def _limit_stop(how: str, **_: Any) -> None:
-    """Bound the end of a worker: Celery alone waits for as long as a message takes."""
-    if how == "Warm":
+    """Bound the end of a worker: Celery alone waits for as long as a message takes.
+
+    Whoever asks again gets no more time by that.
+    """
+    is_limited = signal.getitimer(signal.ITIMER_REAL)[0] > 0
+    if how == "Warm" and not is_limited:
         signal.signal(signal.SIGALRM, _stop_cold)
         signal.setitimer(signal.ITIMER_REAL, STOP_SECONDS_MAX)
 

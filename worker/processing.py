@@ -46,7 +46,9 @@ from shared.status_cache import StatusCache
 from worker.turns import TURN_WAIT_SECONDS_MAX, TURN_WAIT_SECONDS_MIN, Turns
 
 SETTLE_SECONDS_MAX: Final = 20.0
-"""How long one message is tried while the store fails; then the sweeper brings its orders back."""
+"""How long one message is worked on. If the store fails by then, the sweeper brings its orders
+back; if it is only slow, what is left goes back to the queue, long before the broker would take the
+message for lost and give it to a second worker."""
 
 ROUNDS_MAX: Final = 100
 """Looks at the store for one message; what is left then goes back to the queue."""
@@ -65,6 +67,7 @@ class _Work:
 
     waiting: dict[int, set[str]]
     suspect: bool
+    deadline: float
     counted: dict[int, Undecided] = field(default_factory=dict)
     patience: float = TURN_WAIT_SECONDS_MAX
     """Seconds that are left to wait for others' turns."""
@@ -117,23 +120,25 @@ class Settler:
             suspect: they were sent before in vain, so each account's first one counts an attempt.
 
         Returns:
-            Orders that others kept changing under our hands: to be enqueued again.
+            Orders that others kept changing under our hands, or that a slow store left no time for:
+            to be enqueued again.
 
         Raises:
             StoreUnavailable: the store failed for ``SETTLE_SECONDS_MAX``.
         """
-        work = _Work(_by_account(refs), suspect)
-        deadline = self._monotonic() + SETTLE_SECONDS_MAX
+        work = _Work(_by_account(refs), suspect, self._monotonic() + SETTLE_SECONDS_MAX)
         failures = 0
-        for _ in range(ROUNDS_MAX):
+        for tried in range(ROUNDS_MAX):
             if not work.waiting:
                 return []
+            if tried > failures and self._is_late(work):
+                break
             try:
                 self._round(work)
             except StoreUnavailable as error:
                 failures += 1
                 pause = self._backoff(failures)
-                if self._monotonic() + pause >= deadline:
+                if self._monotonic() + pause >= work.deadline:
                     self._forgive(work)
                     raise
                 log.warning("store_unavailable", error=str(error), pause_seconds=round(pause, 3))
@@ -163,19 +168,27 @@ class Settler:
         work: _Work,
     ) -> None:
         """Decide and commit what was looked at, less the accounts that are settled elsewhere."""
-        settlements = [
-            settlement
-            for account_id, orders in named.items()
-            if account_id not in elsewhere
-            and (settlement := self._settlement(loaded, account_id, orders, work)) is not None
-        ]
-        conflicts: set[int] = set()
-        for packed in commits.pack(settlements):
-            conflicts |= self._commit(packed)
-        for settlement in settlements:
-            account_id = settlement.before.account.id
-            if account_id not in conflicts:
-                _strike_off(work, settlement)
+        settlements: list[Settlement] = []
+        for account_id, orders in named.items():
+            if settlements and self._is_late(work):
+                break
+            if account_id in elsewhere:
+                continue
+            settlement = self._settlement(loaded, account_id, orders, work)
+            if settlement is not None:
+                settlements.append(settlement)
+        for number, packed in enumerate(commits.pack(settlements)):
+            # The first ones always: a message that comes back gets on each time.
+            if number and self._is_late(work):
+                break
+            conflicts = self._commit(packed)
+            for settlement in packed:
+                if settlement.before.account.id not in conflicts:
+                    _strike_off(work, settlement)
+
+    def _is_late(self, work: _Work) -> bool:
+        """Tell whether to leave the rest; never to a suspect, which is counted as tried."""
+        return not work.suspect and self._monotonic() >= work.deadline
 
     def _settlement(
         self, loaded: Loaded, account_id: int, named: Sequence[Undecided], work: _Work

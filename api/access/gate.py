@@ -55,6 +55,8 @@ EXTENSION: Final = "access"
 
 _VISIT: Final = "orders.visit"
 _ID: Final = "orders.request_id"
+_ANY_VERSION: Final = frozenset({"", "*/*", "application/json"})
+"""What almost everybody accepts, which names none."""
 _LOOPBACK: Final = ("127.0.0.1", "::1")
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}", re.ASCII)
@@ -162,7 +164,7 @@ class Gate:
         elif endpoint not in self._needs:
             raise _undeclared()
         accept = asked.environ.get("HTTP_ACCEPT", "")
-        if "version" in accept and endpoint not in OTHER_VERSIONS:
+        if accept not in _ANY_VERSION and endpoint not in OTHER_VERSIONS:
             refuse_unknown_accept(accept)
 
     def _address(self, environ: Environ) -> str:

@@ -13,7 +13,10 @@ DEPRECATED_AT: Final = datetime(2026, 11, 24, tzinfo=UTC)
 """Since when the paths without a version are aliases that new clients should not use."""
 
 _PATH: Final = re.compile(r"/v([0-9]{1,9})(/|$)", re.ASCII)
-_ACCEPTED: Final = re.compile(r";\s*version\s*=\s*\"?([^\s;,\"]*)", re.IGNORECASE)
+# A parameter of the media type, or in its name as in application/vnd.orders.v2+json.
+_ACCEPTED: Final = re.compile(
+    r";\s*version\s*=\s*\"?([^\s;,\"]*)|\.v([0-9]+)(?![0-9a-z])", re.IGNORECASE
+)
 
 
 def refuse_unknown_path(path: str) -> None:
@@ -37,7 +40,7 @@ def refuse_unknown_accept(accept: str) -> None:
     Raises:
         Problem: 406, it asks for others alone.
     """
-    asked = _ACCEPTED.findall(accept)
+    asked = [parameter or name for parameter, name in _ACCEPTED.findall(accept)]
     if asked and VERSION not in asked:
         raise Problem(406, "NOT_ACCEPTABLE", f"There is version {VERSION} of this API alone.")
 

@@ -25,10 +25,11 @@ from shared.domain.order import (
     Operation,
     OrderStatus,
 )
+from shared.ids import ACCOUNT_DIGITS_MAX
 
 Json = dict[str, Any]
 
-_LARGEST_ACCOUNT_ID: Final = 10**18 - 1
+_LARGEST_ACCOUNT_ID: Final = 10**ACCOUNT_DIGITS_MAX - 1
 """The largest that a path can name."""
 
 _STEP: Final = float(Decimal(1).scaleb(-AMOUNT_DECIMALS_MAX))

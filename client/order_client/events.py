@@ -90,7 +90,7 @@ class EventParser:
                 case "id" if "\0" not in value:
                     own_id = value
                 case "data":
-                    size += len(value)
+                    size += len(value) + 1  # the line end: empty lines fill the memory too
                     if size > LINE_BYTES_MAX:
                         raise ProtocolError("The service sent an event beyond all bounds.")
                     data.append(value)

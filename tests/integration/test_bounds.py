@@ -387,9 +387,12 @@ def test_slow_clients_keep_nobody_waiting_and_are_parted_from(stack: Stack, clie
     assert client.get("/healthz").status_code == 200
 
 
-def test_clients_that_fetch_no_answers_keep_nobody_waiting(stack: Stack, client: Client) -> None:
+@pytest.mark.parametrize("path", [b"/nothing", b"/openapi.json"], ids=["short", "long"])
+def test_clients_that_fetch_no_answers_keep_nobody_waiting(
+    stack: Stack, client: Client, path: bytes
+) -> None:
     account = client.open_account(10**9)
-    flood = b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n" * 2000
+    flood = b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % path * 2000
     with ExitStack() as cleanup:
         crowd = []
         for _ in range(4 * THREADS):

@@ -20,7 +20,7 @@ from order_client import Client, NewOrder, Position, Status
 from tests.integration.client import until
 from tests.stack import Engines, Stack
 
-pytestmark = [pytest.mark.integration, pytest.mark.any_store]
+pytestmark = [pytest.mark.integration]
 
 SECONDS = 20.0
 MEBIBYTE = 2**20

@@ -11,7 +11,7 @@ import pytest
 from order_client import Client, Event, Status
 from tests.stack import Engines, Stack
 
-pytestmark = [pytest.mark.integration, pytest.mark.any_store]
+pytestmark = [pytest.mark.integration]
 
 SECONDS = 20.0
 

@@ -19,7 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from tests.integration.client import Client, order_body, until
 from tests.stack import Engines, Stack
 
-pytestmark = [pytest.mark.integration, pytest.mark.any_store, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
 REQUEST_ID = "follow-me.1"
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

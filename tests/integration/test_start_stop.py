@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ import redis
 import requests
 
 from local import commands
+from local.ports import free_port
 from local.processes import Process, group_members
 from shared.order_store.table import create_table
 from shared.task_queue import ORDERS_QUEUE
@@ -42,6 +44,10 @@ SWEEPER_STOP_SECONDS = 15.0
 DECIDED_SECONDS_MAX = 5.0
 ANSWERED_SECONDS_MAX = 5.0
 BACKLOG = 500
+BULK_LINES = 1000
+ROUNDS = 2 if os.environ.get("FULL_SIZE") else 1
+"""How often each instance is restarted under load."""
+
 HOST = "127.0.0.1"
 
 
@@ -264,17 +270,31 @@ def test_idle_connections_end_in_order_and_hold_up_nothing(
     assert silent.ended()
 
 
-def test_a_second_signal_changes_nothing_and_sigint_is_quick(stack: Stack) -> None:
+@pytest.mark.parametrize("quick", [signal.SIGINT, signal.SIGQUIT])
+def test_a_second_signal_changes_nothing_and_sigint_and_sigquit_are_quick(
+    stack: Stack, quick: signal.Signals
+) -> None:
     process, port = stack.add_api(DRAIN_SECONDS="60")
     wait_until_ready(port)
     process.ask_to_stop()
     process.signal_group(signal.SIGTERM)
     assert not process.wait(1)
 
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, quick)
 
     assert process.wait(3)
     stack.more_apis.remove(process)
+
+
+def test_signals_that_are_for_others_end_nothing(api: tuple[Process, int]) -> None:
+    process, port = api
+    before = sorted(group_members(process.pid))
+    for number in (signal.SIGHUP, signal.SIGUSR2, signal.SIGWINCH, signal.SIGTTOU):
+        os.kill(process.pid, number)
+    assert not process.wait(1)
+
+    assert status_of(Client(f"http://{HOST}:{port}"), "/readyz") == 200
+    assert sorted(group_members(process.pid)) == before
 
 
 # A rolling restart behind a balancer
@@ -289,7 +309,7 @@ def test_a_rolling_restart_of_the_apis_fails_no_request(stack: Stack, manners: M
     with Balancer([port for _, port in instances], manners) as balancer:
         until(lambda: all(balancer.is_ready(port) for _, port in instances), bool, READY_SECONDS)
         with Load(balancer.url) as load:
-            for process, port in instances * 2:
+            for process, port in instances * ROUNDS:
                 restart_under_load(process, port, balancer, load)
         failures, served = load.failures + balancer.failures, dict(balancer.served)
 
@@ -331,15 +351,30 @@ def check_all_decided_once(stack: Stack, load: Load) -> None:
 # Workers
 
 
-@pytest.fixture
-def worker_stack(own_engines: Engines) -> Iterator[Stack]:
-    """Workers without the sweeper's help: what a stop leaves behind is there to be seen."""
-    with Stack(own_engines, workers=1, env={"RECOVER_AFTER": "1"}) as running:
+@pytest.fixture(scope="module")
+def unhelped_stack(own_engines: Engines) -> Iterator[Stack]:
+    """An API without workers and without a sweeper, on engines that may break."""
+    with Stack(own_engines, workers=0, env={"RECOVER_AFTER": "1"}) as running:
         running.sweepers[0].stop()
         yield running
-        for engine in (own_engines.redis, own_engines.dynamodb):
-            if not engine.running:
-                engine.start()
+
+
+@pytest.fixture
+def worker_stack(unhelped_stack: Stack) -> Iterator[Stack]:
+    """A worker without the sweeper's help: what a stop leaves behind is there to be seen."""
+    stack = unhelped_stack
+    wait_until_ready(stack.port)
+    wait_until_works(stack.add_worker())
+    yield stack
+    for process in (*stack.workers, *stack.more_apis, *stack.sweepers[1:]):
+        process.kill()
+    stack.workers.clear()
+    stack.more_apis.clear()
+    del stack.sweepers[1:]
+    for engine in (stack.engines.redis, stack.engines.dynamodb):
+        if not engine.running:
+            engine.start()
+    stack.engines.flush_redis()
 
 
 def broker(stack: Stack) -> "redis.Redis":
@@ -405,6 +440,79 @@ def test_a_worker_that_stops_in_a_backlog_leaves_nothing_behind(worker_stack: St
     assert {recorded_account(stack, account).decided for account in accounts} == {1}
 
 
+@pytest.mark.parametrize(("hangs_seconds", "status"), [(1.0, 202), (20.0, 503)])
+def test_an_order_that_waits_for_a_hanging_store_at_the_end_is_answered(
+    worker_stack: Stack,
+    connect: Callable[[int], Wire],
+    hangs_seconds: float,
+    status: int,
+) -> None:
+    stack = worker_stack
+    client = Client(stack.url)
+    account = client.open_account(1000)
+    process, port = stack.add_api(API_PROCESSES="1")
+    wait_until_ready(port)
+    wire = connect(port)
+    dynamodb = stack.engines.dynamodb
+    dynamodb.pause()
+    resume = threading.Timer(hangs_seconds, dynamodb.resume)
+    resume.start()
+    try:
+        wire.send(request("POST", f"/v1/accounts/{account}/orders", order_body()))
+        time.sleep(0.3)
+        process.ask_to_stop()
+        answered, headers, body = wire.answer()
+        assert process.wait(FINISH_SECONDS)
+    finally:
+        resume.cancel()
+        dynamodb.resume()
+
+    assert (answered, headers["connection"]) == (status, "close")
+    assert process.exit_code == 0
+    if status == 202:
+        assert client.settled(json.loads(body))["status"] == "executed"
+    # Of one that was answered 503 nobody knows; there is one at most.
+    assert (status == 202) <= recorded_count(stack, account) <= 1
+
+
+def test_a_bulk_request_at_the_end_is_answered_to_its_last_line(worker_stack: Stack) -> None:
+    stack = worker_stack
+    client = Client(stack.url)
+    accounts = [client.open_account(10**9) for _ in range(4)]
+    process, port = stack.add_api()
+    wait_until_ready(port)
+    lines = [
+        json.dumps({"account_id": account, **order_body(total_shares=number, share_price=1)})
+        for number in range(1, BULK_LINES // len(accounts) + 1)
+        for account in accounts
+    ]
+    dynamodb = stack.engines.dynamodb
+    with requests.post(
+        f"http://{HOST}:{port}/v1/orders/bulk",
+        data="\n".join(lines),
+        headers={"Content-Type": "application/x-ndjson"},
+        stream=True,
+        timeout=20,
+    ) as answer:
+        answers = answer.iter_lines(chunk_size=1)
+        first = next(answers)
+        # In the middle: the rest cannot be recorded before the door is closed.
+        dynamodb.pause()
+        try:
+            process.ask_to_stop()
+            until(lambda: refuses(port), bool, READY_SECONDS)
+        finally:
+            dynamodb.resume()
+        shown = [json.loads(line) for line in (first, *answers)]
+
+    assert process.wait(FINISH_SECONDS)
+    assert process.exit_code == 0
+    assert [one["line"] for one in shown] == list(range(1, len(lines) + 1))
+    assert {one["status"] for one in shown} == {202}
+    settled = client.all_settled(accounts, 60)
+    assert sum(map(len, settled.values())) == len(lines)
+
+
 def wait_until_works(worker: Process) -> None:
     until(lambda: log_of(worker), lambda text: commands.WORKER_READY_MARK in text, READY_SECONDS)
 
@@ -443,7 +551,7 @@ def test_a_rolling_restart_of_the_workers_delays_no_order_for_long(worker_stack:
     stack.add_worker()
     # Few, so that the workers keep up: late is then who was held up by a restart.
     with Load(stack.url, clients=2) as load:
-        for _ in range(4):
+        for _ in range(2 * ROUNDS):
             wait_until_works(stack.workers[-1])
             wait_for_more(load, 50)
             end_in_order(stack.workers[0], WORKER_STOP_SECONDS)
@@ -461,6 +569,43 @@ def test_a_rolling_restart_of_the_workers_delays_no_order_for_long(worker_stack:
         if order.decided_at is not None
     ]
     assert max(took) < DECIDED_SECONDS_MAX
+
+
+# Starting with what cannot be
+
+
+@pytest.mark.any_store
+@pytest.mark.parametrize(
+    ("command", "setting", "value"),
+    [
+        (commands.api(), "API_THREADS", "many"),
+        (commands.worker("w"), "WORKER_PROCESSES", "0"),
+        (commands.sweeper(), "RECOVER_AFTER", "soon"),
+        (commands.create_table(), "MARKET_TZ", "Atlantis/Capital"),
+    ],
+    ids=["api", "worker", "sweeper", "table"],
+)
+def test_a_process_with_an_impossible_setting_ends_and_names_it(
+    stack: Stack, tmp_path: Path, command: list[str], setting: str, value: str
+) -> None:
+    env = {**stack.env, "API_PORT": str(free_port()), setting: value}
+    process = Process("wrong", command, tmp_path / "log", env=env, cwd=commands.ROOT)
+    process.start()
+    assert process.wait(READY_SECONDS)
+    assert process.exit_code != 0
+    assert setting.lower() in log_of(process)
+    assert value in log_of(process)
+
+
+@pytest.mark.any_store
+def test_an_api_whose_port_is_taken_ends_and_says_so(stack: Stack, tmp_path: Path) -> None:
+    env = {**stack.env, "API_PORT": str(stack.port)}
+    process = Process("second", commands.api(), tmp_path / "log", env=env, cwd=commands.ROOT)
+    process.start()
+    assert process.wait(READY_SECONDS)
+    assert process.exit_code != 0
+    assert f"Connection in use: ('{HOST}', {stack.port})" in log_of(process)
+    assert status_of(Client(stack.url), "/readyz") == 200
 
 
 # Starting before the others

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from local.processes import Process, wait_until
-from local.supervisor import Supervisor
+from local.supervisor import Supervisor, restart_delay
 
 SECONDS = 10.0
 
@@ -78,6 +78,13 @@ def test_a_process_that_keeps_dying_is_started_ever_more_seldom(watch: Watch) ->
     assert delays[:4] == ["0.05", "0.1", "0.2", "0.4"]
 
 
+@pytest.mark.parametrize(
+    ("deaths", "seconds"), [(0, 0.5), (5, 16), (6, 30), (7, 30), (20, 30), (21, 30), (10_000, 30)]
+)
+def test_the_pause_before_a_start_has_a_bound(deaths: int, seconds: float) -> None:
+    assert restart_delay(0.5, deaths) == seconds
+
+
 def test_processes_stop_in_reverse_and_each_before_the_next(watch: Watch) -> None:
     names = ["one", "two", "three"]
     processes = [watch.start(name, SAYS_WHEN_ASKED) for name in names]
@@ -135,7 +142,7 @@ def test_a_process_is_ready_once_it_printed_its_mark(watch: Watch) -> None:
 SUPERVISED = f"""
 import os, sys
 from pathlib import Path
-from local.supervisor import Supervisor
+from local.supervisor import Supervisor, restart_delay
 supervisor = Supervisor(sys.stdout)
 supervisor.install_signal_handlers()
 deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)\\n" + {SLEEPS!r}

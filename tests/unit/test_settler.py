@@ -453,6 +453,84 @@ def test_orders_that_others_keep_changing_go_back_to_the_queue(gateway: HookedGa
     assert statuses(gateway, orders) == ["pending", "pending"]
 
 
+class Slow(HookedGateway):
+    """A table that answers everything, and takes its time over it."""
+
+    def __init__(self, gateway: Gateway, time: FakeTime, call_seconds: float) -> None:
+        super().__init__(gateway)
+        self._time = time
+        self._call_seconds = call_seconds
+
+    def transact(self, actions: Sequence[Mapping[str, Any]], token: str) -> None:
+        self._time.sleep(self._call_seconds)
+        super().transact(actions, token)
+
+    def batch_get(self, keys: Sequence[keys.Key]) -> list[keys.Item]:
+        self._time.sleep(self._call_seconds)
+        return super().batch_get(keys)
+
+    def query(self, **arguments: Any) -> tuple[list[keys.Item], keys.Key | None]:
+        self._time.sleep(self._call_seconds)
+        return super().query(**arguments)
+
+
+CALL_SECONDS = 4.9
+"""Of a store that is as slow as can be without failing."""
+
+
+def of_many_accounts(gateway: Gateway, count: int) -> list[Order]:
+    """The second of two orders of each account, so that each costs a query of its own."""
+    return [
+        accepted(gateway, number, number + 1, account_id=account_id)[1]
+        for account_id in range(1, count + 1)
+        for number in [2 * account_id]
+    ]
+
+
+def test_a_store_that_is_slow_keeps_no_message_for_longer_than_a_bound(
+    gateway: HookedGateway,
+) -> None:
+    orders = of_many_accounts(gateway, 12)
+    names, messages = [ref(order) for order in orders], 0
+    while names:
+        time = FakeTime()
+        left = make_settler(Slow(gateway, time, CALL_SECONDS), time=time).settle(names)
+        # A last account's query and one commit may be under way.
+        assert time.monotonic() < SETTLE_SECONDS_MAX + 3 * CALL_SECONDS
+        assert set(left) < set(names)
+        names, messages = left, messages + 1
+    assert messages > 1
+    assert set(statuses(gateway, orders)) == {"executed"}
+
+
+def test_a_store_that_is_slow_within_the_bound_is_waited_for(gateway: HookedGateway) -> None:
+    orders = of_many_accounts(gateway, 2)
+    time = FakeTime()
+    assert make_settler(Slow(gateway, time, CALL_SECONDS), time=time).settle(map(ref, orders)) == []
+    assert SETTLE_SECONDS_MAX - CALL_SECONDS < time.monotonic() < SETTLE_SECONDS_MAX
+
+
+def test_a_message_that_comes_late_to_everything_gets_on_all_the_same(
+    gateway: HookedGateway,
+) -> None:
+    orders = of_many_accounts(gateway, 2)
+    time = FakeTime()
+    slow = Slow(gateway, time, SETTLE_SECONDS_MAX)
+    left = make_settler(slow, time=time).settle(map(ref, orders))
+    assert left == [ref(orders[1])]
+    assert statuses(gateway, orders) == ["executed", "pending"]
+
+
+def test_a_suspect_that_was_counted_is_tried_however_slow_the_store_is(
+    gateway: HookedGateway,
+) -> None:
+    orders = of_many_accounts(gateway, 2)
+    time = FakeTime()
+    slow = Slow(gateway, time, SETTLE_SECONDS_MAX)
+    assert make_settler(slow, time=time).settle(map(ref, orders), suspect=True) == []
+    assert statuses(gateway, orders) == ["executed", "executed"]
+
+
 # What does not exist
 
 

@@ -16,6 +16,7 @@ from api.problems import FIELD_ERRORS_MAX, FieldError, document, invalid
 from api.validation import (
     FORM_FIELDS_MAX,
     IDEMPOTENCY_KEY_LENGTH_MAX,
+    JSON_DEPTH_MAX,
     NAME_LENGTH_READ_MAX,
     NUMBER_LENGTH_MAX,
     PAGE_LIMIT_DEFAULT,
@@ -296,6 +297,32 @@ def test_a_million_levels_of_nesting_are_malformed(roomy: Api, body: str) -> Non
     problem_of(roomy.post("/v1/accounts", body), 400, "MALFORMED_BODY")
 
 
+@pytest.mark.parametrize("kinds", [("[", "]"), ('{"a":', "}"), ("[", "]", '{"a":', "}")])
+def test_json_has_so_many_levels_and_no_more(api: Api, kinds: tuple[str, ...]) -> None:
+    def nested(levels: int) -> str:
+        # The body itself is the first one.
+        turns = [2 * (level % (len(kinds) // 2)) for level in range(levels - 1)]
+        opened = "".join(kinds[turn] for turn in turns)
+        closed = "".join(kinds[turn + 1] for turn in reversed(turns))
+        return f'{{"cash": 1, "x": {opened}1{closed}}}'
+
+    assert api.post("/v1/accounts", nested(JSON_DEPTH_MAX)).status_code == 201
+    beyond = problem_of(api.post("/v1/accounts", nested(JSON_DEPTH_MAX + 1)), 400, "MALFORMED_BODY")
+    assert f"{JSON_DEPTH_MAX} levels" in beyond["detail"]
+
+
+def test_brackets_that_are_text_or_stand_beside_each_other_are_not_deep(api: Api) -> None:
+    for value in ('"' + "[{" * 99 + '"', '"' + '\\"[' * 99 + '"', "[" + "[],{}," * 99 + "0]"):
+        assert api.post("/v1/accounts", f'{{"cash": 1, "x": {value}}}').status_code == 201
+
+
+@pytest.mark.parametrize("text", ["[]", '"', '\\"', '{"a":1}', '"[', "\\"])
+def test_looking_for_depth_costs_no_more_than_the_length(roomy: Api, text: str) -> None:
+    with processor_time() as spent:
+        roomy.post("/v1/accounts", '{"cash": 1, "x": ["' + "[" * 40 + text * 300_000)
+    assert spent.seconds < SECONDS_MAX
+
+
 def test_a_huge_list_is_no_amount_and_costs_no_more_than_its_length(roomy: Api) -> None:
     def seconds_for(numbers: int) -> float:
         with processor_time() as spent:
@@ -340,7 +367,7 @@ def test_an_encoded_body_is_not_supported(api: Api, coding: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1//accounts", "/v1/accounts/", "/v1/accounts/1/", "/v1//", "/v1"]
+    "path", ["/v1//accounts", "/v1/accounts/", "/v1/accounts/1/", "/v1//", "/v1", ""]
 )
 def test_a_path_that_is_almost_right_is_not_found_and_leads_nowhere_else(
     api: Api, path: str
@@ -348,6 +375,22 @@ def test_a_path_that_is_almost_right_is_not_found_and_leads_nowhere_else(
     answer = ask(api, path, "POST")
     problem_of(answer, 404, "NOT_FOUND")
     assert "Location" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("orders?limit=1&limit=2", "limit"),
+        ("orders?status=executed&limit=1&status=executed", "status"),
+        ("orders?cursor=a&cursor=a", "cursor"),
+        ("orders/01a20d16-e634-7353-a916-d08149ff1d84?wait=0&wait=1", "wait"),
+        ("events?last_event_id=&last_event_id=x", "last_event_id"),
+    ],
+)
+def test_a_parameter_that_is_given_twice_is_refused(
+    api: Api, account_id: int, path: str, name: str
+) -> None:
+    assert pointers_of(api.get(f"/v1/accounts/{account_id}/{path}")) == [f"/{name}"]
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "TRACE", "CONNECT", "BREW"])

@@ -3,7 +3,7 @@
 import errno
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gevent
@@ -153,6 +153,57 @@ def test_whoever_waits_for_news_leaves_its_place_to_others(places: Places) -> No
     assert not places.take(0)
 
 
+def test_whoever_waits_for_its_client_to_fetch_leaves_its_place_to_others(
+    worker: GreenWorker, pair: tuple[Connection, socket.socket], places: Places
+) -> None:
+    large = b"x" * 4_000_000
+
+    def long_answer(_environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Content-Length", str(len(large)))])
+        return [large]
+
+    worker.wsgi = long_answer
+    conn, theirs = pair
+    serving = served(worker, conn)
+    theirs.sendall(REQUEST)
+    until(lambda: conn.unsent > 0)
+    assert places.take(0)
+    places.give_back()
+    got = b""
+    while len(got) < len(large):
+        got += theirs.recv(65_536)
+    until(lambda: places.taken == 0)
+    theirs.close()
+    serving.join(5)
+    assert got.endswith(large[:1000])
+    assert places.take(0)
+    assert not places.take(0)
+
+
+def test_a_client_that_vanishes_while_it_fetches_costs_no_place(
+    worker: GreenWorker, pair: tuple[Connection, socket.socket], places: Places
+) -> None:
+    worker.wsgi = lambda _environ, start: (start("200 OK", []), [b"x" * 4_000_000])[1]
+    conn, theirs = pair
+    serving = served(worker, conn)
+    theirs.sendall(REQUEST)
+    until(lambda: conn.unsent > 0)
+    theirs.close()
+    serving.join(5)
+    assert places.taken == 0
+    assert places.take(0)
+    assert not places.take(0)
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    """Let the others run until something is so."""
+    for _ in range(500):
+        if is_so():
+            return
+        gevent.sleep(0.01)
+    raise AssertionError("it did not come about")
+
+
 def test_without_a_server_that_counts_there_is_room_for_all() -> None:
     places = Places()
     assert all(places.take(0) for _ in range(100))
@@ -208,9 +259,54 @@ def test_an_answer_without_room_resets_its_connection(
 ) -> None:
     monkeypatch.setattr(green_worker, "HELD_BYTES_MAX", HELD_BYTES_FREE)
     conn, _ = pair
-    with pytest.raises(ConnectionAbortedError):
-        conn.sendall(b"x" * (HELD_BYTES_FREE + 1))
+    with pytest.raises(ConnectionAbortedError, match="no room"):
+        conn.sendall(b"x" * 1_000_000)
     assert conn.sock.fileno() == -1
+
+
+def test_an_answer_that_the_kernel_takes_whole_needs_no_room(
+    pair: tuple[Connection, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(green_worker, "HELD_BYTES_MAX", 0)
+    conn, theirs = pair
+    conn.sendall(b"x" * (HELD_BYTES_FREE + 1))
+    assert theirs.recv(1) == b"x"
+    assert conn.held == 0
+
+
+NOBODY_GETS_ITS_PLACE_BACK = """
+import api.gunicorn_conf
+from gevent import joinall, monkey, sleep, spawn
+
+monkey.patch_all()
+from api.places import Places
+
+places = Places()
+places.limit(2)
+assert places.take() and places.take()
+places.take = lambda: False
+
+def come_back_in_vain():
+    with places.left():
+        sleep(0.01)
+    sleep(0.1)
+    places.give_back()
+
+joinall([spawn(come_back_in_vain) for _ in range(2)], raise_error=True)
+print(places.taken)
+"""
+
+
+def test_requests_are_told_apart_though_threads_are_made_green_after_the_import() -> None:
+    assert output_of(NOBODY_GETS_ITS_PLACE_BACK) == "0"
+
+
+def output_of(program: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 def test_what_speaks_to_servers_is_imported_after_sockets_were_made_green() -> None:
@@ -219,10 +315,7 @@ def test_what_speaks_to_servers_is_imported_after_sockets_were_made_green() -> N
         "import sys, gunicorn.app.wsgiapp, api.gunicorn_conf; "
         "print([name for name in ('urllib3', 'redis', 'kombu') if name in sys.modules])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
-    )
-    assert done.stdout.strip() == "[]"
+    assert output_of(program) == "[]"
 
 
 def test_head_and_body_of_an_answer_are_sent_as_one(

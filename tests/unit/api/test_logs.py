@@ -10,7 +10,7 @@ import structlog
 from api import problems
 from api.access import name_request
 from shared.access import new_key
-from shared.logs import configure_logs, get_logger
+from shared.logs import TEXT_LENGTH_MAX, configure_logs, get_logger
 from tests.unit.api.parts import Api
 
 
@@ -42,6 +42,33 @@ def test_an_event_is_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> Non
     assert ours["level"] == "error"
     assert "second" in ours["exception"]
     assert theirs["event"] == "said this\nand that"
+
+
+def test_a_text_in_a_line_has_so_many_characters_and_no_more(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure_logs()
+    fits = "x" * TEXT_LENGTH_MAX
+    get_logger("here").warning("said", error=fits)
+    get_logger("here").warning("said", error=fits + "y")
+    logging.getLogger("a.library").warning("%s", fits + "y")
+    try:
+        dict[str, int]()["x" * 2 * TEXT_LENGTH_MAX]
+    except KeyError:
+        get_logger("here").exception("went_wrong")
+
+    whole, cut, of_a_library, raised = map(json.loads, lines(capsys))
+    assert whole["error"] == fits
+    assert cut["error"] == of_a_library["event"] == fits + "..."
+    assert len(raised["exception"]) == TEXT_LENGTH_MAX + 3
+
+
+def test_a_secret_is_not_cut_in_half(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs()
+    written = new_key("0123456789ab")
+    get_logger("here").warning("said", error="x" * (TEXT_LENGTH_MAX - 40) + f" {written}")
+
+    assert written.partition(".")[2][:8] not in lines(capsys)[0]
 
 
 def test_a_person_can_have_it_in_another_form(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from shared.ids import NO_ORDER_ID, is_order_id
+from shared.ids import ACCOUNT_DIGITS_MAX, NO_ORDER_ID, is_order_id
 from shared.order_store import commits, items, keys, parking, reads
 from shared.order_store.accepts import IDEMPOTENCY_LIFE
 from tests.unit.api.parts import Api, json_of, order_body, pointers_of, problem_of
@@ -106,6 +106,17 @@ def test_an_absurd_account_id_is_not_found(
     api: Api, account_id: int, written: str, rest: str
 ) -> None:
     problem_of(api.get(f"/v1/accounts/{written}{rest}"), 404)
+
+
+def test_an_account_s_id_has_so_many_digits_and_no_more(api: Api) -> None:
+    for digits, code in ((ACCOUNT_DIGITS_MAX, "ACCOUNT_NOT_FOUND"), (ACCOUNT_DIGITS_MAX + 1, None)):
+        problem_of(api.get(f"/v1/accounts/{'9' * digits}"), 404, code or "NOT_FOUND")
+    most = 10**ACCOUNT_DIGITS_MAX - 1
+    lines = [json.dumps({**order_body(), "account_id": found}) for found in (most, most + 1)]
+    answer = api.http.post(
+        "/v1/orders/bulk", data="\n".join(lines), content_type="application/x-ndjson"
+    )
+    assert [json.loads(line)["status"] for line in answer.text.splitlines()] == [404, 422]
 
 
 # Orders

@@ -10,8 +10,9 @@ import pytest
 
 import order_client
 from order_client import Client, NewOrder, Order, Retry, Status
+from order_client.client import _POLL_SECONDS_MAX, KEY_LENGTH_MAX, PAGE_ORDERS_MAX
 from order_client.models import read_order, show_order
-from order_client.retry import retry_after
+from order_client.retry import _EXPONENT_MAX, retry_after
 from tests.unit.client.conftest import NOW, Pauses
 from tests.unit.client.fake import (
     RECEIVED_AT,
@@ -236,7 +237,9 @@ def test_an_endless_answer_is_cut_off(
     client: Client, fake: FakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("order_client.transport.BODY_BYTES_MAX", 100)
-    fake.faults.append(raw(b" " * 101))
+    fits = b'{"id": 1, "cash": "1", "issuers": []}'.ljust(100)
+    fake.faults += [raw(fits), raw(fits + b" ")]
+    assert client.account(1).id == 1
     with pytest.raises(order_client.ProtocolError, match="more than 100 bytes"):
         client.account(1)
 
@@ -316,6 +319,39 @@ def test_a_service_that_does_not_wait_is_polled_with_pauses_until_the_deadline(
     assert sum(pauses.slept) == pytest.approx(10)
     assert len(pauses.slept) < 12
     assert max(pauses.slept) <= 3
+
+
+def test_a_page_has_so_many_orders_and_no_more(client: Client, fake: FakeService) -> None:
+    client.open_account(1000)
+    assert list(client.orders(1, page_orders=PAGE_ORDERS_MAX)) == []
+    assert fake.seen[-1].params["limit"] == str(PAGE_ORDERS_MAX)
+    for beyond in (0, PAGE_ORDERS_MAX + 1):
+        with pytest.raises(ValueError, match="1 to 200"):
+            list(client.orders(1, page_orders=beyond))
+
+
+def test_a_key_has_so_many_characters_and_no_more(client: Client) -> None:
+    client.open_account(1000)
+    fits = "k" * KEY_LENGTH_MAX
+    assert place(client, idempotency_key=fits).id == place(client, idempotency_key=fits).id
+    with pytest.raises(ValueError, match="255"):
+        place(client, idempotency_key=fits + "k")
+
+
+def test_pauses_between_looks_grow_to_a_bound(
+    client: Client, fake: FakeService, pauses: Pauses
+) -> None:
+    fake.waits = False
+    client.wait(1, place(client).id, seconds=30)
+    looks = pauses.slept
+    assert looks[:2] == pytest.approx([0.15, 0.3])
+    assert max(looks) == pytest.approx(1.5 * _POLL_SECONDS_MAX)
+
+
+def test_pauses_after_failures_stay_within_their_bound_however_many_there_were() -> None:
+    patient = Retry(base_seconds=1.0, pause_seconds_max=10**9)
+    for failures in (_EXPONENT_MAX + 1, _EXPONENT_MAX + 2, 10**9):
+        assert patient.pause(failures, chance=1.0) == 2.0**_EXPONENT_MAX
 
 
 def test_a_long_wait_takes_several_requests(client: Client, fake: FakeService) -> None:

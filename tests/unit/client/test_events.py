@@ -172,5 +172,24 @@ def test_lines_make_events_as_the_standard_says(text: bytes, expected: list[RawE
 
 def test_an_event_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("order_client.events.LINE_BYTES_MAX", 10)
-    with pytest.raises(order_client.ProtocolError, match="bounds"):
-        list(EventParser().events([b"data: 12345"] * 3))
+    (fits,) = EventParser().events([b"data: 1234", b"data: 1234", b""])
+    assert fits.data == "1234\n1234"
+    for beyond in ([b"data: 1234", b"data: 12345"], [b"data:"] * 11):
+        with pytest.raises(order_client.ProtocolError, match="bounds"):
+            list(EventParser().events(beyond))
+
+
+@pytest.mark.parametrize(("asked", "seconds"), [(30_000, 30.0), (30_001, 30.0), (29_999, 29.999)])
+def test_a_service_may_ask_for_so_long_a_pause_and_no_longer(asked: int, seconds: float) -> None:
+    parser = EventParser()
+    assert list(parser.events([b"retry: %d" % asked])) == []
+    assert parser.retry_seconds == seconds
+
+
+def test_so_many_events_are_remembered_and_no_more(
+    client: Client, fake: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("order_client.events.SEEN_MAX", 2)
+    one, two, three = event("1", id="a"), event("2", id="b"), event("3", id="c")
+    fake.streams += [[one, two, one, three, one]]
+    assert list(ids(client)) == ["1/a", "2/b", "3/c", "1/a"]

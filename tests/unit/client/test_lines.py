@@ -24,5 +24,6 @@ def test_unusual_line_ends_of_unicode_end_no_line() -> None:
 
 
 def test_a_line_without_an_end_is_not_held_for_ever() -> None:
+    assert list(lines_of([b"12345", b"67890\n"], bytes_max=10)) == [b"1234567890"]
     with pytest.raises(ProtocolError, match="more than 10 bytes"):
         list(lines_of([b"123456"] * 9, bytes_max=10))

@@ -18,8 +18,8 @@ from werkzeug import Request, Response
 from order_client.cli.main import main
 from order_client.load.files import FileInUse, LineFile
 from order_client.load.journal import Journal, JournalMismatch, Run, Sending
-from order_client.load.results import LineResult, Results, ResultsMismatch
-from order_client.load.source import SourceError, know, read_rows
+from order_client.load.results import DETAIL_LENGTH_MAX, LineResult, Results, ResultsMismatch
+from order_client.load.source import LINE_BYTES_MAX, SourceError, know, read_rows
 from order_client.retry import Retry
 from tests.unit.client.fake import (
     FakeService,
@@ -158,6 +158,43 @@ def test_lines_that_are_no_orders_are_refused_and_the_others_sent(
     assert codes == {"MALFORMED_LINE": 6, "INVALID_OPERATION": 1}
     assert results[10]["detail"] == "so it is (/operation must be BUY or SELL)"
     assert is_each_recorded_once(fake, 7)
+
+
+def test_a_line_has_so_many_bytes_and_no_more(tmp_path: Path) -> None:
+    source = tmp_path / "orders.csv"
+    start = b"1,,BUY,"
+    for size, trouble in (
+        (LINE_BYTES_MAX, None),
+        (LINE_BYTES_MAX + 1, f"has more than {LINE_BYTES_MAX} bytes"),
+        (3 * LINE_BYTES_MAX, f"has more than {LINE_BYTES_MAX} bytes"),
+    ):
+        end = b",1,1\n"
+        long = start + b"x" * (size - len(start) - len(end)) + end
+        source.write_bytes(HEADER.encode() + long + line(1).encode())
+        first, second = read_rows(source)
+        assert (first.line, first.trouble) == (2, trouble)
+        assert (second.line, second.trouble) == (3, None)
+
+
+def test_an_account_has_so_many_digits_and_no_more(tmp_path: Path) -> None:
+    source = tmp_path / "orders.csv"
+    for digits, is_fine in ((18, True), (19, False)):
+        source.write_text(f"{HEADER}{'9' * digits},,BUY,GBM,1,1\n")
+        (row,) = read_rows(source)
+        assert (row.trouble is None) is is_fine
+        assert len(row.account_id) == 18
+
+
+def test_the_detail_of_a_result_is_cut_to_its_length(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    lengths = [DETAIL_LENGTH_MAX - 1, DETAIL_LENGTH_MAX, DETAIL_LENGTH_MAX + 1]
+    with Results(path) as results:
+        results.add(
+            [LineResult(n, "1", "refused", "", "X", "d" * of) for n, of in enumerate(lengths, 2)]
+        )
+    with path.open(newline="") as file:
+        written = [len(row["detail"]) for row in csv.DictReader(file)]
+    assert written == [DETAIL_LENGTH_MAX - 1, DETAIL_LENGTH_MAX, DETAIL_LENGTH_MAX]
 
 
 def test_with_waiting_the_decision_is_written(fake: FakeService, tmp_path: Path) -> None:

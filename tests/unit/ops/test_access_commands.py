@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from ops import keys as keys_command
 from ops import networks as networks_command
 from ops.__main__ import main
+from ops.keys import DAYS_MAX, GRACE_SECONDS_MAX
 from shared.access import KEY_ACCOUNTS_MAX, KEY_NAME_LENGTH_MAX, Scope, digest_of, id_in
 from shared.networks import NETWORKS_MAX
 from shared.order_store import access, keys
@@ -118,6 +119,14 @@ def test_names_and_accounts_of_a_key_are_bounded(run: Run) -> None:
     ]
     assert run("keys", "create", "--name", "x", *accounts).exit_code == 0
     assert run("keys", "create", "--name", "x", *accounts, "--account", "5000").exit_code == 2
+
+
+def test_the_life_of_a_key_and_of_a_replaced_secret_is_bounded(run: Run) -> None:
+    rotated = key_id(created(run, "--operator", "--days", str(DAYS_MAX)))
+    beyond = run("keys", "create", "--name", "x", "--operator", "--days", str(DAYS_MAX + 1))
+    assert beyond.exit_code == 2
+    for seconds, code in ((GRACE_SECONDS_MAX, 0), (GRACE_SECONDS_MAX + 1, 2)):
+        assert run("keys", "rotate", rotated, "--grace", str(seconds)).exit_code == code
 
 
 def test_keys_are_listed_with_their_state(run: Run, gateway: Gateway) -> None:

@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 from ops import audit as command
 from ops.__main__ import main
 from ops.auditor import Auditor
+from ops.options import _SEGMENTS_MAX
 from shared.order_store import accepts, items, keys
 from shared.order_store.gateway import Gateway
 from tests.unit.factories import (
@@ -48,6 +49,13 @@ def run(*arguments: str) -> Result:
 
 def spoil(gateway: Gateway) -> None:
     overwrite(gateway, keys.account_key(1), "cash", items.number(901))
+
+
+def test_so_many_parts_are_read_at_once_and_no_more(gateway: Gateway) -> None:
+    assert run("--segments", str(_SEGMENTS_MAX)).exit_code == 0
+    beyond = run("--segments", str(_SEGMENTS_MAX + 1))
+    assert beyond.exit_code == 2
+    assert "1<=x<=64" in beyond.output
 
 
 def test_a_clean_table_ends_with_0_and_a_summary(gateway: Gateway) -> None:

@@ -6,7 +6,8 @@ from decimal import Decimal
 
 import pytest
 
-from ops.differences import What
+from ops.differences import _SHOWN_POSITIONS_MAX, What, differing_positions
+from shared.domain.account import Position
 from shared.ids import first_id_at
 from shared.order_store import items, keys
 from shared.order_store.keys import SHARD, Item
@@ -86,6 +87,13 @@ def test_positions_of_a_balance_that_were_changed_are_found_at_their_order(table
     assert (difference.what, difference.order_id) == (What.BALANCE, id_of(order))
     assert name in difference.expected
     assert name in difference.found
+
+
+@pytest.mark.parametrize("count", [_SHOWN_POSITIONS_MAX, _SHOWN_POSITIONS_MAX + 1])
+def test_a_line_shows_so_many_positions_and_no_more(count: int) -> None:
+    held = {f"ISSUER {number}": Position(number, Decimal(1)) for number in range(1, count + 1)}
+    for shown in differing_positions(held, {}):
+        assert shown.count("ISSUER") == _SHOWN_POSITIONS_MAX
 
 
 def test_an_executed_order_that_says_rejected_is_found(table: Table) -> None:

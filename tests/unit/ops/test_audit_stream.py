@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 
 from ops.auditor import LOOKS_MAX, AuditImpossible, Auditor, SeenAccounts
-from ops.books import Books
+from ops.books import _CARRIED_MAX, _GAPS_MAX, Books
 from ops.differences import What
 from shared.domain.decision import decide
 from shared.order_store import items, keys
@@ -282,6 +282,31 @@ def test_gaps_of_all_sizes_are_told_though_few_orders_wait() -> None:
         books.feed(item)
     found = by_kind(books.close().differences)
     assert found[What.SEQUENCE].found == "100 missing, the first is 2"
+
+
+@pytest.mark.parametrize("gaps", [_GAPS_MAX, _GAPS_MAX + 1])
+def test_so_many_gaps_are_kept_and_the_rest_is_counted(gaps: int) -> None:
+    books = Books(1)
+    account, head, *orders = Ledger(1, 2 * gaps).items()
+    for item in [account, head, *orders[1::2]]:
+        books.feed(item)
+    found = by_kind(books.close().differences)
+    assert found[What.SEQUENCE].found == f"{gaps} missing, the first is 1"
+    assert len(books._gaps) <= _GAPS_MAX
+
+
+@pytest.mark.parametrize("carried_max", [1, 2, _CARRIED_MAX])
+def test_so_many_executed_operations_are_carried_and_no_more(
+    carried_max: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ops.books._CARRIED_MAX", carried_max)
+    books, carried = Books(1), []
+    for item in Ledger(1, 300).items():
+        books.feed(item)
+        carried.append(len(books._state.recent) if books._state else 0)
+    assert books.close().differences == []
+    assert max(carried) <= carried_max
+    assert carried_max > 2 or max(carried) == carried_max
 
 
 def test_a_table_without_accounts_is_no_difference() -> None:

@@ -128,6 +128,18 @@ def test_a_restored_table_holds_what_the_first_one_held(
     assert differences(target) == []
 
 
+def test_so_many_write_a_backup_back_and_no_more(
+    client: "DynamoDBClient", gateway: Gateway, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backed_up(out)
+    target = new_table(client)
+    monkeypatch.setenv("TABLE_NAME", target.table_name)
+    assert run("restore", out, "--writers", str(command._WRITERS_MAX + 1)).exit_code == 2
+    assert everything(target) == []
+    assert run("restore", out, "--writers", str(command._WRITERS_MAX)).exit_code == 0
+    assert everything(target) == everything(gateway)
+
+
 def test_a_pending_order_is_in_the_index_again(
     client: "DynamoDBClient", gateway: Gateway, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

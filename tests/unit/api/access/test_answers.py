@@ -84,6 +84,15 @@ def test_another_version_is_not_found_and_the_answer_names_those_there_are(
         ("application/json;version=2", 406),
         ("application/vnd.orders+json; version=2", 406),
         ("application/json;version=", 406),
+        ("application/json;Version=2", 406),
+        ("application/vnd.orders.v1+json", 200),
+        ("application/vnd.orders.v2+json, application/vnd.orders.v1+json;q=0.5", 200),
+        ("application/vnd.orders.version+json", 200),
+        ("application/vnd.v1a+json", 200),
+        ("application/vnd.orders.v2+json", 406),
+        ("application/vnd.orders.V2+json", 406),
+        ("application/vnd.orders.v10", 406),
+        ("application/vnd.orders.v2.order+json;q=0.9, text/html.v3", 406),
     ],
 )
 def test_a_client_may_ask_for_a_version(house: Guarded, accept: str, status: int) -> None:
