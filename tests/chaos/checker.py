@@ -46,7 +46,7 @@ from tests.chaos.posts import (
     wrong_shape,
 )
 from tests.chaos.table import AccountRow, OrderRow, Table
-from tests.chaos.turns import Turn, in_order_of_ids, turns_of, wrong_events
+from tests.chaos.turns import in_order_of_ids, turns_of, wrong_events
 
 LOST = "lost"
 CHANGED = "changed"
@@ -493,9 +493,9 @@ class _Check:
                 elif row.sequence is not None and read.status == row.status:
                     ended.append((read.end, row.sequence))
             # Who is refused a cancellation was told that the order is decided.
-            for call in self.refused_cancels.get(row.id, ()):
-                if row.sequence is not None and not row.parkings:
-                    ended.append((call.end, row.sequence))
+            if row.sequence is not None and not row.parkings:
+                refused = self.refused_cancels.get(row.id, ())
+                ended += [(call.end, row.sequence) for call in refused]
         looks = [(call.start, call.end, call) for call in self.account_reads[account]]
         heapq.heapify(ended)
         seen = 0

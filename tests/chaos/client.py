@@ -34,6 +34,7 @@ from tests.chaos.history import (
     lines_of,
 )
 from tests.chaos.http_client import NDJSON, Answer, Connection
+from tests.chaos.posts import is_indefinite
 
 TIMEOUT_SECONDS = 4.0
 FINISH_SECONDS = 45.0
@@ -53,7 +54,7 @@ _WAITED_SHARE = 0.06
 _WAIT_SECONDS = 2
 _BULK_LINES = (2, 40)
 _FOLLOWERS = 4
-_TRADES = ("executed", "rejected", "cancelled", "pending", "executed,rejected")
+_ASKED_STATUSES = ("executed", "rejected", "cancelled", "pending", "executed,rejected")
 
 Json = dict[str, Any]
 
@@ -184,7 +185,8 @@ class Client:
             )
         call = Call(BULK, request, 0, 0, key=request, sent="\n".join(lines))
         made: dict[str, tuple[int, Json]] = {}
-        while len(made) < len(lines) and time.monotonic() < self.shared.deadline:
+        is_open = True
+        while is_open and time.monotonic() < self.shared.deadline:
             answer = await self._call(
                 BULK,
                 "POST",
@@ -195,7 +197,9 @@ class Client:
                 headers={"Content-Type": NDJSON},
             )
             told = replace(call, status=answer.status, body=answer.body) if answer else call
-            for line in lines_of(told):
+            answered = lines_of(told)
+            is_open = any(is_indefinite(line) for line in answered)
+            for line in answered:
                 if line.status == 202 and line.account is not None:
                     made[line.request] = line.account, json.loads(line.body or "")
             await asyncio.sleep(self._random.uniform(*_RETRY_PAUSE_SECONDS))
@@ -261,7 +265,7 @@ class Client:
     async def look_at_list(self) -> None:
         account = self._account()
         limit = self._random.choice((5, 20))
-        statuses = self._random.choice((None, *_TRADES))
+        statuses = self._random.choice((None, *_ASKED_STATUSES))
         path = f"/v1/accounts/{account}/orders?limit={limit}"
         path += f"&status={statuses}" if statuses else ""
         await self._call(LIST, "GET", path, account=account, limit=limit, statuses=statuses)

@@ -14,6 +14,8 @@ ORDER, ACCOUNT, LIST, EVENT = "order", "account", "list", "event"
 REUSE, STRANGE = "reuse", "strange"
 """A key with another body, and an order looked for under another account: both have to fail."""
 
+OPERATIONS = (OPEN, PLACE, BULK, CANCEL, ORDER, ACCOUNT, LIST, EVENT, REUSE, STRANGE)
+
 
 @dataclass(frozen=True, slots=True)
 class Call:

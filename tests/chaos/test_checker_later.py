@@ -1,4 +1,4 @@
-"""The judge catches lies about cancelling, bulk requests, waiting, events and parked orders, too."""
+"""The judge catches lies about cancelling, bulk requests, waits, events and parked orders, too."""
 
 import json
 from collections.abc import Callable
