@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 from shared.domain.account import Account, Position
 from shared.domain.money import plain
 from shared.domain.order import BusinessError, Operation, OperationKey, Order, OrderStatus
-from shared.ids import NO_ORDER_ID
+from shared.ids import NO_ORDER_ID, is_order_id
 from shared.order_store import keys
 from shared.order_store.errors import UnreadableItem
 from shared.order_store.keys import EXPIRES_AT, SHARD, Item
@@ -204,6 +204,21 @@ def read_remembered(item: Item) -> Remembered:
         return Remembered(item["fingerprint"]["S"], item["result"]["S"])
     except _UNREADABLE as error:
         raise UnreadableItem(f"{item.get(keys.PK)}: {error!r}") from error
+
+
+def check_remembered(item: Item) -> None:
+    """Look at all of what ``idempotency_item`` wrote, also at what no request reads.
+
+    Raises:
+        UnreadableItem: it does not have the shape that this code writes, or names nothing.
+    """
+    result = read_remembered(item).result
+    try:
+        int(item[EXPIRES_AT]["N"])
+    except _UNREADABLE as error:
+        raise UnreadableItem(f"{item.get(keys.PK)}: {error!r}") from error
+    if not is_order_id(result) and not (result.isascii() and result.isdigit()):
+        raise UnreadableItem(f"{item.get(keys.PK)}: {result!r} is the id of nothing")
 
 
 def recent_item(account_id: int, operation: OperationKey, at: datetime) -> Item:
