@@ -105,6 +105,7 @@ KINDS = {
 _FINAL = frozenset({"executed", "rejected", "cancelled"})
 _FAILED = "failed"
 _HELD = 304
+_SHOWN_OF_DAMAGED = {"id", "account_id", "status", "failure"}
 _HAS_TO_FAIL = {REUSE: (422, "IDEMPOTENCY_KEY_REUSED"), STRANGE: (404, "ORDER_NOT_FOUND")}
 _READ_STATUSES = (200, _HELD, 404, 503, None)
 
@@ -464,6 +465,8 @@ class _Check:
             if row is None:
                 yield GHOST, f"order {order} was shown, but is not in the table"
                 continue
+            for shown in {read.shown for read in reads}:
+                yield from _compare_content(row, read_json(shown))
             finals = {read.shown for read in reads if read.status in _FINAL}
             if len(finals) > 1:
                 yield WRONG_READ, f"order {order} was shown as {sorted(finals)}"
@@ -531,6 +534,18 @@ def _first_gap(numbers: Sequence[int | None]) -> str:
         if number != wanted:
             return f"{number} stands where {wanted} should be"
     return "none"
+
+
+def _compare_content(row: OrderRow, shown: dict[str, Any]) -> Iterator[Finding]:
+    """What was shown of an order, whatever its status, against the order in the table."""
+    # Of a damaged one there is nothing else to show.
+    if shown.keys() == _SHOWN_OF_DAMAGED:
+        is_same = _was_parked(row)
+    else:
+        is_same = content_shown(shown) == content_of(row)
+        is_same = is_same and _is_same_moment(shown["received_at"], row.received_at)
+    if not is_same:
+        yield WRONG_READ, f"order {row.id} was shown as {shown}, is {row}"
 
 
 def _compare(row: OrderRow, shown: dict[str, Any]) -> Iterator[Finding]:

@@ -109,11 +109,7 @@ def is_outcome_unknown(call: Call) -> bool:
 
 def wrong_shape(call: Call) -> Iterator[str]:
     """What is wrong with the answer to a bulk request, beside what its lines say."""
-    if call.status is None:
-        return
     if call.status != 200:
-        if not is_indefinite(call):
-            yield f"{call.request}: {call.status} {call.body}"
         return
     numbers = [json.loads(text)["line"] for text in (call.body or "").splitlines()]
     wanted = list(range(1, len((call.sent or "").splitlines()) + 1))

@@ -27,6 +27,7 @@ from tests.chaos.test_checker import (
 )
 
 ACCOUNT = 9
+PENDING = {"status": "pending", "decided_at": None, "current_balance": None}
 MOMENT = "2026-03-02T15:00:{:02}.5Z"
 
 
@@ -49,12 +50,12 @@ def decided(number: int, sequence: int, operation: str, shares: int, *after: Any
     )
 
 
-# Two of a bulk request; one that its client cancelled; one that was waited for; one that was parked
-# as the fifth decision, replayed, and decided after the next one.
+# Two of a bulk request; one that its client cancelled before the second was decided; one that was
+# waited for; one that was parked as the fifth decision, replayed, and decided after the next one.
 ROWS = {
     1: decided(1, 1, "BUY", 10, "900", 10),
-    2: decided(2, 2, "BUY", 20, "700", 30),
-    3: replace(decided(3, 3, "BUY", 30, "700", 30), status="cancelled"),
+    2: decided(2, 3, "BUY", 20, "700", 30),
+    3: replace(decided(3, 2, "BUY", 30, "900", 10), status="cancelled"),
     4: decided(4, 4, "SELL", 1, "710", 29),
     5: replace(decided(5, 7, "BUY", 2, "680", 32), parkings=(5,)),
     6: decided(6, 6, "BUY", 1, "700", 30),
@@ -157,23 +158,30 @@ def true_story() -> Story:
         cancelled(3, 3.2, status=None, body=None, error="timeout"),
         cancelled(3, 3.4),
         cancelled(3, 3.6),
+        polled(1, 3.7),
+        polled(2, 3.7),
+        listed([2], 3.95, "executed", cursor="on"),
         placed(4, 4, status=503, body=NOTHING_DONE, wait=2),
         placed(4, 4.2, status=200, body=waited, wait=2),
         too_late(4, 4.4),
+        listed([4, 2, 1], 4.55, "executed"),
         placed(4, 4.6, replayed=True, again=True),
+        placed(4, 4.65, status=200, body=waited, wait=2, replayed=True, again=True),
+        reused(4.66, 503, UNKNOWN),
         reused(4.7),
         strange(4.8),
         placed(5, 5),
         polled(5, 5.5, status="failed", decided_at=MOMENT.format(5)),
+        replace(polled(6, 5.8), status=404, body="{}"),
         placed(6, 6),
-        polled(5, 6.5, status="pending", decided_at=None, current_balance=None),
+        polled(5, 6.5, **PENDING),
         polled(6, 7),
         polled(5, 8),
         held(5, 8.5),
         listed([6, 5, 4, 2, 1], 9, "executed,rejected"),
         listed([3], 9.5, "cancelled"),
         listed([], 9.6, "cancelled", cursor="on"),
-        *(event(number, 9.6 + number / 100) for number in (1, 2, 3, 4)),
+        *(event(number, 9.6 + place / 100) for place, number in enumerate((1, 3, 2, 4), 1)),
         event(5, 9.65, status="failed", decided_at=MOMENT.format(5)),
         event(6, 9.7),
         event(5, 9.8),
@@ -232,7 +240,7 @@ def pay_for_a_cancelled_order(calls: list[Call], table: Table) -> Story:
 def show_pending_after_a_refused_cancellation(calls: list[Call], table: Table) -> Story:
     """Nothing else told before that the order was decided."""
     first = [call for call in calls if call.op == "open"]
-    pending = polled(4, 4.6, status="pending", decided_at=None, current_balance=None)
+    pending = polled(4, 4.6, **PENDING)
     return [*first, placed(4, 4), too_late(4, 4.4), pending, *calls[1:7]], table
 
 
@@ -342,7 +350,7 @@ def mix_up_events(calls: list[Call], table: Table) -> Story:
 
 
 def tell_an_event_of_a_pending_order(calls: list[Call], table: Table) -> Story:
-    told = event(5, 9.65, status="pending", decided_at=None, current_balance=None)
+    told = event(5, 9.65, **PENDING)
     others = [call for call in calls if (call.op, call.end) != ("event", 9.65)]
     return [*others, told], table
 
@@ -361,7 +369,7 @@ def show_pending_after_its_event(calls: list[Call], table: Table) -> Story:
     others = without(calls, "list", "order")
     return [
         *others,
-        polled(6, 9.75, status="pending", decided_at=None, current_balance=None),
+        polled(6, 9.75, **PENDING),
     ], table
 
 
@@ -371,6 +379,10 @@ def list_another_status(calls: list[Call], table: Table) -> Story:
 
 def list_without_one_of_the_status(calls: list[Call], table: Table) -> Story:
     return [*calls, listed([6, 5, 2, 1], 11, "executed,rejected")], table
+
+
+def list_a_page_without_one_of_the_status(calls: list[Call], table: Table) -> Story:
+    return [*calls, listed([6, 4], 11, "executed", cursor="on")], table
 
 
 def list_none_of_the_status(calls: list[Call], table: Table) -> Story:
@@ -425,6 +437,24 @@ def show_only_another_time_of_decision(calls: list[Call], table: Table) -> Story
     return [*told, polled(6, 11, decided_at=MOMENT.format(59))], table
 
 
+def show_a_pending_order_with_another_price(calls: list[Call], table: Table) -> Story:
+    return [*calls, polled(6, 6.2, **PENDING, share_price="11")], table
+
+
+def show_another_time_of_arrival(calls: list[Call], table: Table) -> Story:
+    return [*calls, polled(6, 6.2, **PENDING, received_at=MOMENT.format(1))], table
+
+
+def show_another_final_answer(calls: list[Call], table: Table) -> Story:
+    """All that the table tells is the same."""
+    return [*calls, polled(6, 11, failure="none")], table
+
+
+def show_a_damaged_order_that_never_was(calls: list[Call], table: Table) -> Story:
+    told = {"id": order_id(6), "account_id": ACCOUNT, "status": "pending", "failure": None}
+    return [*calls, replace(polled(6, 6.2), body=json.dumps(told))], table
+
+
 def decide_a_replayed_order_twice(calls: list[Call], table: Table) -> Story:
     """Its parking counts as a place in the sequence, and so does another order."""
     return calls, changed(table, 5, parkings=(4,))
@@ -474,6 +504,7 @@ LIES: list[tuple[Callable[[list[Call], Table], Story], str]] = [
     (show_pending_after_its_event, checker.STATUS_WENT_BACK),
     (list_another_status, checker.WRONG_LIST),
     (list_without_one_of_the_status, checker.WRONG_LIST),
+    (list_a_page_without_one_of_the_status, checker.WRONG_LIST),
     (list_none_of_the_status, checker.WRONG_LIST),
     (say_that_a_stale_answer_is_current, checker.STATUS_WENT_BACK),
     (say_that_an_answer_nobody_has_is_current, checker.WRONG_ANSWER),
@@ -486,6 +517,10 @@ LIES: list[tuple[Callable[[list[Call], Table], Story], str]] = [
     (tell_a_part_of_the_balance, books.WRONG_BALANCE),
     (show_failed_what_never_was, checker.WRONG_READ),
     (show_only_another_time_of_decision, checker.WRONG_READ),
+    (show_a_pending_order_with_another_price, checker.WRONG_READ),
+    (show_another_time_of_arrival, checker.WRONG_READ),
+    (show_another_final_answer, checker.WRONG_READ),
+    (show_a_damaged_order_that_never_was, checker.WRONG_READ),
     (decide_a_replayed_order_twice, checker.SEQUENCE_GAP),
     (decide_without_a_place, checker.SEQUENCE_GAP),
 ]
