@@ -198,7 +198,7 @@ class Client:
             )
             told = replace(call, status=answer.status, body=answer.body) if answer else call
             answered = lines_of(told)
-            is_open = any(is_indefinite(line) for line in answered)
+            is_open = any(is_indefinite(line) or line.status == 500 for line in answered)
             for line in answered:
                 if line.status == 202 and line.account is not None:
                     made[line.request] = line.account, json.loads(line.body or "")
@@ -347,7 +347,8 @@ class Client:
                 sent=sent,
                 **about,
             )
-            if answer is not None and answer.status not in (409, 503):
+            # 500: its item is damaged, for a while.
+            if answer is not None and answer.status not in (409, 500, 503):
                 return json.loads(answer.body) if answer.status in (200, 201, 202) else None
             if not is_keyed or time.monotonic() > self.shared.deadline:
                 return None

@@ -13,6 +13,8 @@ OPEN, PLACE, BULK, CANCEL = "open", "place", "bulk", "cancel"
 ORDER, ACCOUNT, LIST, EVENT = "order", "account", "list", "event"
 REUSE, STRANGE = "reuse", "strange"
 """A key with another body, and an order looked for under another account: both have to fail."""
+DAMAGE, REPLAY = "damage", "replay"
+"""What is done to an order by hand: its item is damaged, and, once it is parked, replayed."""
 
 OPERATIONS = (OPEN, PLACE, BULK, CANCEL, ORDER, ACCOUNT, LIST, EVENT, REUSE, STRANGE)
 

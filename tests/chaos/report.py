@@ -11,6 +11,7 @@ from tests.chaos.history import (
     ACCOUNT,
     BULK,
     CANCEL,
+    DAMAGE,
     EVENT,
     LIST,
     OPEN,
@@ -166,6 +167,11 @@ def _orders(run: Run, posts: Sequence[Call], accepted: int) -> Json:
         **{f"{status}": count for status, count in sorted(statuses.items())},
         **{f"rejected: {code}": count for code, count in sorted(codes.items())},
         "tried again by a counted attempt": sum(row.attempts > 0 for row in rows),
+        "damaged by hand": sum(call.op == DAMAGE for call in run.calls),
+        "parked, and replayed": sum(bool(row.parkings) for row in rows),
+        "parked, and cancelled": sum(
+            row.status == "cancelled" and row.failure is not None for row in rows
+        ),
         "accounts": len(run.table.accounts),
     }
 
@@ -193,7 +199,7 @@ def _answers(calls: Sequence[Call], posts: Sequence[Call]) -> Json:
             call.status == 503 and call.op in (ORDER, ACCOUNT, LIST) for call in calls
         ),
         "events": operations[EVENT],
-        "cancellations": operations[CANCEL],
+        "cancellations": sum(call.op == CANCEL and call.request == "" for call in calls),
         "cancellations in time": sum(call.op == CANCEL and call.status == 200 for call in calls),
         "cancellations too late": sum(call.op == CANCEL and call.status == 409 for call in calls),
         **{f"no answer: {error}": count for error, count in sorted(errors.items())},

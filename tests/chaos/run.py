@@ -24,6 +24,7 @@ from tests.chaos import client, history, nemesis, picture, report
 from tests.chaos.checker import check
 from tests.chaos.effects import effects
 from tests.chaos.history import Call, read_calls
+from tests.chaos.mender import Mender
 from tests.chaos.nemesis import Fault, Nemesis
 from tests.chaos.proxy import DynamoDbProxy, Loop, TcpProxy
 from tests.chaos.reader import finish_streams, open_accounts, read_everything
@@ -239,15 +240,26 @@ class _Chaos:
             raise RuntimeError("the second API is not ready")
         load = Load(self._folder, self._wish.seed, ports, hot)
         load.start()
+        by_hand = self._folder / "history-by-hand.jsonl"
+        mender = Mender(
+            self._stack.dynamodb,
+            self._stack.table_name,
+            self._stack.env,
+            Random(f"{self._wish.seed}/mender"),
+            by_hand,
+        )
+        mender.start()
         try:
             start, load_end, healed = self._load(load)
         finally:
             load.kill()
+            mender.finish()
+        self._nemesis.errors += mender.errors
         left = wait_until_decided(self._stack.dynamodb, self._stack.table_name, DECIDED_SECONDS_MAX)
         decided = time.monotonic()
         print(f"everything decided {decided - healed:.1f} s after the last fault", flush=True)
         last = self._folder / "history-last.jsonl"
-        calls = list(read_calls([setup, *load.histories]))
+        calls = list(read_calls([setup, by_hand, *load.histories]))
         read_everything(ports, calls, last)
         events = self._folder / "history-events.jsonl"
         finish_streams(ports, calls, events)

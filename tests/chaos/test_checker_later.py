@@ -113,6 +113,16 @@ def polled(number: int, start: float, **changes: Any) -> Call:
     return Call("order", "", start, start + 0.1, 200, body, ACCOUNT, order_id(number))
 
 
+def polled_damaged(number: int, start: float, status: str = "pending") -> Call:
+    """Its item cannot be read."""
+    told = {"id": order_id(number), "account_id": ACCOUNT, "status": status, "failure": "?"}
+    return replace(polled(number, start), body=json.dumps(told))
+
+
+def by_hand(op: str, number: int, start: float) -> Call:
+    return Call(op, "operator", start, start, account=ACCOUNT, order=order_id(number))
+
+
 def held(number: int, start: float, *, is_pending: bool = False) -> Call:
     """What the client had was said to be current still."""
     body = json.dumps(shown(ROWS[number], is_pending=is_pending))
@@ -171,7 +181,11 @@ def true_story() -> Story:
         reused(4.7),
         strange(4.8),
         placed(5, 5),
+        by_hand("damage", 5, 5.2),
+        polled_damaged(5, 5.4),
+        placed(5, 5.45, status=500, body='{"code": "INTERNAL_ERROR"}'),
         polled(5, 5.5, status="failed", decided_at=MOMENT.format(5)),
+        by_hand("replay", 5, 5.6),
         replace(polled(6, 5.8), status=404, body="{}"),
         placed(6, 6),
         polled(5, 6.5, **PENDING),
@@ -451,8 +465,19 @@ def show_another_final_answer(calls: list[Call], table: Table) -> Story:
 
 
 def show_a_damaged_order_that_never_was(calls: list[Call], table: Table) -> Story:
-    told = {"id": order_id(6), "account_id": ACCOUNT, "status": "pending", "failure": None}
-    return [*calls, replace(polled(6, 6.2), body=json.dumps(told))], table
+    return [*calls, polled_damaged(6, 6.2)], table
+
+
+def answer_500_for_an_order_that_nobody_damaged(calls: list[Call], table: Table) -> Story:
+    return [*calls, placed(6, 11, status=500, body='{"code": "INTERNAL_ERROR"}')], table
+
+
+def answer_400_for_a_damaged_order(calls: list[Call], table: Table) -> Story:
+    return [*calls, placed(5, 11, status=400, body='{"code": "MALFORMED_BODY"}')], table
+
+
+def replay_what_nobody_replayed(calls: list[Call], table: Table) -> Story:
+    return without(calls, "replay"), table
 
 
 def decide_a_replayed_order_twice(calls: list[Call], table: Table) -> Story:
@@ -521,6 +546,9 @@ LIES: list[tuple[Callable[[list[Call], Table], Story], str]] = [
     (show_another_time_of_arrival, checker.WRONG_READ),
     (show_another_final_answer, checker.WRONG_READ),
     (show_a_damaged_order_that_never_was, checker.WRONG_READ),
+    (answer_500_for_an_order_that_nobody_damaged, checker.WRONG_ANSWER),
+    (answer_400_for_a_damaged_order, checker.WRONG_ANSWER),
+    (replay_what_nobody_replayed, checker.STATUS_WENT_BACK),
     (decide_a_replayed_order_twice, checker.SEQUENCE_GAP),
     (decide_without_a_place, checker.SEQUENCE_GAP),
 ]
@@ -547,6 +575,16 @@ def test_every_kind_of_violation_has_a_lie_that_shows_it() -> None:
 def test_a_stream_may_have_missed_a_parking_that_was_taken_back() -> None:
     calls, table = true_story()
     assert check([call for call in calls if (call.op, call.end) != ("event", 9.65)], table) == []
+
+
+def test_what_little_is_shown_of_a_damaged_order_spoils_nothing() -> None:
+    """It was damaged, parked and cancelled, and repaired after that; and its client waited."""
+    calls, table = true_story()
+    told = [call for call in calls if call.op not in ("list", "event")]
+    damaged = [by_hand("damage", 3, 3.15), polled_damaged(3, 3.5, "cancelled")]
+    waited = replace(placed(3, 3, wait=2), status=200, body=damaged[1].body)
+    others = [call for call in told if call.request != "r3"]
+    assert check([*others, *damaged, waited], table) == []
 
 
 def test_a_parked_order_that_is_cancelled_keeps_its_place() -> None:
