@@ -130,7 +130,7 @@ class Mender:
         return ended.returncode == 0 or self._status(key) != "failed"
 
     def _until(self, look: Callable[[], T], seconds: float) -> T | None:
-        """The first true answer of ``look``, again and again whatever is broken; None in the end."""
+        """The first true answer of ``look``, whatever is broken meanwhile; None if there is none."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             try:
