@@ -130,7 +130,7 @@ class Mender:
         return ended.returncode == 0 or self._status(key) != "failed"
 
     def _until(self, look: Callable[[], T], seconds: float) -> T | None:
-        """The first true answer of ``look``, whatever is broken meanwhile; None if there is none."""
+        """The first true answer of ``look``, whatever is broken meanwhile; None: there is none."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             try:
