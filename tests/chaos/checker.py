@@ -78,7 +78,7 @@ KINDS = {
     CHANGED: "in the table with other content than was asked for",
     GHOST: "in the table, but nobody asked for it",
     TWICE: "asked for once, in the table more than once",
-    UNDECIDED: "not decided in the end",
+    UNDECIDED: "not decided in the end, or parked though it was hardly tried",
     NEVER_ANSWERED: "no definite answer in the end, though repeated under its key",
     WRONG_ANSWER: "an answer that the contract does not allow",
     REPLAY_CHANGED: "one key, two different answers",
@@ -103,6 +103,9 @@ KINDS = {
     LEAKED: "an order was shown under an account that it is not of",
 }
 """Every kind of violation, and what it means."""
+
+ATTEMPTS_MIN = 5
+"""Counted attempts at an order that is not damaged, before it may be parked."""
 
 _FINAL = frozenset({"executed", "rejected", "cancelled"})
 _FAILED = "failed"
@@ -293,7 +296,10 @@ class _Check:
         for row in self.table.orders:
             if row.status not in {*_FINAL, _FAILED}:
                 yield UNDECIDED, f"order {row.id} of account {row.account} is {row.status}"
-            elif row.is_indexed and row.status != _FAILED:
+            elif row.status == _FAILED:
+                if row.attempts < ATTEMPTS_MIN and row.id not in self.damaged:
+                    yield UNDECIDED, f"order {row.id} was parked after {row.attempts} attempts"
+            elif row.is_indexed:
                 yield STILL_INDEXED, f"order {row.id} of account {row.account}, {row.status}"
 
     # Sequence and balance of each account

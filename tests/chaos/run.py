@@ -21,7 +21,7 @@ from local import commands
 from local.ports import free_port
 from local.processes import Process, wait_until
 from tests.chaos import client, history, nemesis, picture, report
-from tests.chaos.checker import check
+from tests.chaos.checker import ATTEMPTS_MIN, check
 from tests.chaos.effects import effects
 from tests.chaos.history import Call, read_calls
 from tests.chaos.mender import Mender
@@ -46,7 +46,7 @@ ACCEPTED_PER_SECOND_MIN = 10
 """A run with less traffic shows nothing."""
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
 _MEMORY_BYTES_MIN = 3 * 1024**3
-ENV = {"RECOVER_AFTER": "2", "SWEEP_EVERY": "0.5"}
+ENV = {"RECOVER_AFTER": "2", "SWEEP_EVERY": "0.5", "ATTEMPTS_MAX": str(ATTEMPTS_MIN)}
 
 
 @dataclass(frozen=True, slots=True)

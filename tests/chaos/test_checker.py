@@ -223,6 +223,10 @@ def answer_with_another_content(calls: list[Call], table: Table) -> Story:
     return [replace(c, body=told) if c.request == "r2" else c for c in calls], table
 
 
+def park_without_trying(calls: list[Call], table: Table) -> Story:
+    return calls, with_changed(table, 2, status="failed", errors=(), attempts=4)
+
+
 def never_answer(calls: list[Call], table: Table) -> Story:
     lost = [call for call in calls if call.request != "r2" and call.op != "list"]
     return [*lost, placed(2, 4, status=503, body=UNKNOWN)], table
@@ -430,6 +434,7 @@ LIES: list[tuple[Callable[[list[Call], Table], Story], str]] = [
     (record_an_order_twice, checker.TWICE),
     (record_a_keyless_order_twice, checker.TWICE),
     (leave_one_undecided, checker.UNDECIDED),
+    (park_without_trying, checker.UNDECIDED),
     (never_answer, checker.NEVER_ANSWERED),
     (answer_with_500, checker.WRONG_ANSWER),
     (give_two_requests_one_order, checker.SHARED_ANSWER),
@@ -540,7 +545,7 @@ def test_an_order_that_may_have_been_recorded_passes() -> None:
 
 def test_a_parked_order_changes_nothing_and_is_no_violation() -> None:
     calls, table = true_story()
-    parked = with_changed(table, 2, status="failed", errors=(), is_indexed=True)
+    parked = with_changed(table, 2, status="failed", errors=(), is_indexed=True, attempts=5)
     assert check([call for call in calls if call.op != "list"], parked) == []
 
 
