@@ -410,22 +410,31 @@ class _Check:
 
     def _take_in(self, call: Call, ids: dict[int, list[str]]) -> Iterator[Finding]:
         if call.op == EVENT:
-            self._event(call)
+            yield from self._event(call)
             return
         shown = read_json(call.body)
+        asked_for = call.order if call.op == ORDER else call.account
+        if call.op != LIST and shown["id"] != asked_for:
+            yield WRONG_READ, f"{call.op} {asked_for} was answered with {shown}"
         if call.op == ACCOUNT and call.account is not None:
             self.account_reads[call.account].append(call)
         elif call.op == ORDER:
             self._note_read(call, shown)
         elif call.op == LIST:
             for order in shown["orders"]:
-                self._note_read(call, order)
+                yield from self._note_own(call, order)
             yield from self._list(call, shown, ids.get(call.account or 0, []))
 
-    def _event(self, call: Call) -> None:
+    def _event(self, call: Call) -> Iterator[Finding]:
         self.streams[call.request].append(call)
         if call.order is not None:
-            self._note_read(call, read_json(call.body))
+            yield from self._note_own(call, read_json(call.body))
+
+    def _note_own(self, call: Call, shown: dict[str, Any]) -> Iterator[Finding]:
+        """Note what was shown under an account: its own orders alone may be."""
+        if shown["account_id"] != call.account:
+            yield LEAKED, f"{call.op} of account {call.account}: {shown}"
+        self._note_read(call, shown)
 
     def _note_read(self, call: Call, shown: dict[str, Any]) -> None:
         text = json.dumps(shown, sort_keys=True, default=str)

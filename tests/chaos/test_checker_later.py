@@ -23,6 +23,7 @@ from tests.chaos.test_checker import (
     order_id,
     sent,
     shown,
+    shown_state,
     with_rows,
 )
 
@@ -419,6 +420,26 @@ def show_an_order_under_another_account(calls: list[Call], table: Table) -> Stor
     return [*calls, strange(11, 200, json.dumps(shown(ROWS[4])))], table
 
 
+def list_an_order_of_another_account(calls: list[Call], table: Table) -> Story:
+    others = [replace(call, account=10) if call.op == "list" else call for call in calls]
+    return others, table
+
+
+def tell_an_event_of_another_account(calls: list[Call], table: Table) -> Story:
+    others = [replace(call, account=10) if call.op == "event" else call for call in calls]
+    return others, table
+
+
+def answer_a_read_with_another_order(calls: list[Call], table: Table) -> Story:
+    return [*calls, replace(polled(6, 11), order=order_id(4))], table
+
+
+def answer_a_read_with_another_account(calls: list[Call], table: Table) -> Story:
+    assert ROWS[5].balance is not None
+    body = json.dumps({"id": 10, **shown_state(ROWS[5].balance)})
+    return [*calls, Call("account", "", 11, 11.1, 200, body, ACCOUNT)], table
+
+
 def answer_a_stranger_with_500(calls: list[Call], table: Table) -> Story:
     return [*calls, strange(11, 500, "no JSON")], table
 
@@ -535,6 +556,10 @@ LIES: list[tuple[Callable[[list[Call], Table], Story], str]] = [
     (say_that_an_answer_nobody_has_is_current, checker.WRONG_ANSWER),
     (accept_a_key_with_another_body, checker.WRONG_ANSWER),
     (show_an_order_under_another_account, checker.LEAKED),
+    (list_an_order_of_another_account, checker.LEAKED),
+    (tell_an_event_of_another_account, checker.LEAKED),
+    (answer_a_read_with_another_order, checker.WRONG_READ),
+    (answer_a_read_with_another_account, checker.WRONG_READ),
     (answer_a_stranger_with_500, checker.WRONG_ANSWER),
     (leave_a_decided_order_in_the_index, checker.STILL_INDEXED),
     (lose_a_balance, books.WRONG_BALANCE),
