@@ -121,7 +121,8 @@ def _conclude(summary: Summary, seconds: float, *, as_json: bool) -> None:
     others = ", ".join(f"{count:,} {kind}" for kind, count in sorted(summary.others.items()))
     agrees = "which agrees" if totals.balanced else "WHICH DOES NOT AGREE"
     lines = [
-        f"{totals.accounts:,} accounts, {summary.orders:,} orders ({by_status or 'none'})",
+        f"{_counted(totals.accounts, 'account')}, {_counted(summary.orders, 'order')}"
+        f" ({by_status or 'none'})",
         f"Other items: {others or 'none'}",
         f"Cash: opened with {plain(totals.opened_with)}, now {plain(totals.holding)}: "
         f"{plain(totals.gone)} gone, {plain(totals.net_bought)} paid by executed orders, {agrees}",
@@ -132,10 +133,15 @@ def _conclude(summary: Summary, seconds: float, *, as_json: bool) -> None:
             "from their first order, and they are not in the line above"
         )
     lines += [
-        f"{summary.differences:,} differences in {summary.accounts_differing:,} accounts",
+        f"{_counted(summary.differences, 'difference')} in"
+        f" {_counted(summary.accounts_differing, 'account')}",
         f"{seconds:.1f} s, {_rate(summary, seconds):,.0f} orders/s",
     ]
     click.echo("\n".join(lines))
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _facts(summary: Summary, seconds: float) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from ops.books import Books
 from ops.differences import Difference, Result, Totals, What
-from shared.order_store import keys
+from shared.order_store import items, keys
 from shared.order_store.errors import UnreadableItem
 from shared.order_store.keys import PK, SK, Item
 
@@ -169,7 +169,7 @@ class Auditor:
     def _take_other(self, item: Item) -> list[Difference]:
         if keys.is_idempotency(item):
             self.summary.others["idempotency"] += 1
-            return []
+            return self._check_remembered(item)
         if item[PK] == keys.counter_key()[PK]:
             self.summary.others["counter"] += 1
             return []
@@ -179,6 +179,15 @@ class Auditor:
         self.summary.others["unknown"] += 1
         found = f"an item {item[PK]['S']!r} {item[SK]['S']!r}"
         return self._found([Difference(None, None, What.UNKNOWN, "keys of ours", found)])
+
+    def _check_remembered(self, item: Item) -> list[Difference]:
+        """Tell of an answer that could not be given again, or would be for ever."""
+        try:
+            items.check_remembered(item)
+        except UnreadableItem as error:
+            unreadable = Difference(None, None, What.UNREADABLE, "a remembered answer", str(error))
+            return self._found([unreadable])
+        return []
 
     def _close(self, last: _Open) -> list[Difference]:
         return self._report(last.books.close()) if last.books is not None else []

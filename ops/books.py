@@ -182,6 +182,8 @@ class Books:
             self._turn(order.sequence, order_id, order)
         elif status in (OrderStatus.EXECUTED, OrderStatus.REJECTED):
             self._note(What.SEQUENCE, order_id, "a place in the sequence", f"none, but {status}")
+        if status is OrderStatus.FAILED and not order.failure:
+            self._note(What.UNREADABLE, order_id, "why it is parked", "no reason")
         if status is OrderStatus.PENDING:
             turns += 1
             self._check_passed_over(order_id, is_replayed=bool(order.parked))
@@ -391,6 +393,9 @@ class Books:
         self._compare_balance(order, balance_after(decision, order.order.issuer_name))
 
     def _compare_unchanged(self, order: RecordedOrder, state: Account) -> None:
+        if order.business_errors:
+            told = ", ".join(order.business_errors)
+            self._note(What.BUSINESS_ERRORS, order.order.id, "none", told)
         unchanged = Decision(order.status, (), state.cash, state.positions)
         # Of many positions, a cancelled order shows none: who cancels need not read the order.
         if order.balance != balance_after(unchanged, None):
@@ -490,6 +495,10 @@ class Books:
             if self._recorded is not None and not self._head_unreadable:
                 self._note(What.HEAD, None, "a head", "none")
             return
+        through = self._recorded.decided_through if self._recorded else NO_ORDER_ID
+        if through > self._head.newest:
+            # The head was read after the account. Orders to come would be taken for decided.
+            self._note(What.DECIDED_THROUGH, None, f"{self._head.newest} at most", through)
         if self._head.newest != self._newest_counted:
             self._note(What.HEAD, None, f"newest {self._newest_counted}", self._head.newest)
         if self._head.accepted != self._counted:

@@ -251,12 +251,17 @@ def _facts(order: ParkedOrder, status: OrderStatus | None) -> Iterator[tuple[str
     yield "order", write_ref((order.account_id, order.id))
     yield "status", status or _UNKNOWN
     yield "attempts", str(order.attempts)
-    if status is OrderStatus.FAILED:
+    if status is OrderStatus.FAILED or _was_cancelled_while_parked(order, status):
         yield "parked", _when(order.parking)
         yield "why", order.parking.failure if order.parking else _UNKNOWN
     for earlier in order.earlier:
         yield "earlier", f"{_when(earlier)}: {earlier.failure}"
     yield "asks for", _asked(order.order) if order.order else order.problem or _UNKNOWN
+
+
+def _was_cancelled_while_parked(order: ParkedOrder, status: OrderStatus | None) -> bool:
+    # Only a parking says why; a pending order that was cancelled has a place and no reason.
+    return status is OrderStatus.CANCELLED and order.parking is not None
 
 
 def _when(parked_at: Parking | None) -> str:

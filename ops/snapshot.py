@@ -24,10 +24,11 @@ from shared.ids import NO_ORDER_ID
 from shared.order_store import items, keys
 from shared.order_store.accepts import IDEMPOTENCY_LIFE
 from shared.order_store.errors import UnreadableItem
+from shared.order_store.gateway import BATCH_GET_KEYS_MAX, chunks
 from shared.order_store.keys import ACCOUNT_KIND, EXPIRES_AT, HEAD_KIND, PK, SK, Item, Key
 
 LOOKS_MAX: Final = 500
-"""Looks at an account that goes on being traded; each reads little more than what is undecided."""
+"""Looks at an account that goes on being traded; each reads little more than what has changed."""
 
 CLOCKS_APART: Final = timedelta(minutes=1)
 """How far the API's clocks may be from ours, for the age of idempotency keys."""
@@ -254,15 +255,16 @@ class Snapshot:
         look = _Look(self._reader, account_id, self._hold)
         before = self._marks([account_id])[account_id]
         for _ in range(LOOKS_MAX):
-            rest = look.at(_newest(before[1]))
+            rest = look.at(before)
             after = self._marks([account_id])[account_id]
-            if before == after:
+            if rest is not None and before == after:
                 for mark in filter(None, after):
                     self._put(line_of(mark))
                 self._put_all(look.final)
                 self._put_all(rest)
                 return
-            rest.close()
+            if rest is not None:
+                rest.close()
             before = after
         raise SnapshotImpossible(
             f"account {account_id} changed during each of {LOOKS_MAX} looks at it: "
@@ -285,32 +287,57 @@ class _Look:
         self._reader = reader
         self._account_id = account_id
         self._hold = hold
-        self._undecided: list[str] = []
+        self._pending: dict[str, Item] = {}
+        self._others: dict[str, Item] = {}
+        """Parked orders, and those whose status cannot be read."""
         self._through: str | None = None
         self.final = hold()
 
-    def at(self, newest: str) -> _Held:
-        """Read all that may have changed since the last look.
+    def at(self, before: Marks) -> _Held | None:
+        """Read all that may have changed since the last look; None if it goes on changing.
 
-        Orders beyond ``newest``, which is the head's of before, are passed over: if there are any,
-        the head has moved, and there will be another look. All others were there when this one
-        began, so it misses none.
+        Orders beyond the newest that the head told of before are passed over: if there are any, the
+        head has moved, and there will be another look. All others were there when this one began,
+        so it misses none.
         """
+        newest = _newest(before[1])
         rest = self._hold()
-        known, self._undecided = self._undecided, []
-        for page in self._pages(known):
+        known, others = sorted(self._pending), list(self._others)
+        for page in self._pages():
             for item in page:
                 self._sort(item, newest, rest)
         self._through = newest
+        self._read_again(others)
+        # Nearly always the oldest ones were decided. The others need not be read: as many as wait
+        # by the account's own counts are pending still, if nothing moves before the look is over.
+        decided, waiting = _counts(before)
+        for chunk in chunks(known, BATCH_GET_KEYS_MAX):
+            if len(self._pending) == waiting:
+                break
+            newest_decision = self._read_again(chunk)
+            if decided is not None and newest_decision > decided:
+                rest.close()
+                return None
+        for item in (*self._pending.values(), *self._others.values()):
+            rest.add(item)
         return rest
 
-    def _pages(self, known: list[str]) -> Iterator[list[Item]]:
+    def _pages(self) -> Iterable[list[Item]]:
         if self._through is None:
-            yield from self._reader.account_pages(self._account_id)
-            return
-        if known:
-            yield self._reader.read([keys.order_key(self._account_id, one) for one in known])
-        yield from self._reader.account_pages_after(self._account_id, self._through)
+            return self._reader.account_pages(self._account_id)
+        return self._reader.account_pages_after(self._account_id, self._through)
+
+    def _read_again(self, order_ids: Sequence[str]) -> int:
+        """Read some orders; returns the greatest place in the sequence that one has."""
+        if not order_ids:
+            return 0
+        found = self._reader.read([keys.order_key(self._account_id, one) for one in order_ids])
+        for one in order_ids:
+            self._pending.pop(one, None)
+            self._others.pop(one, None)
+        for item in found:
+            self._sort_order(item, keys.order_of(item)[1])
+        return max((items.read_places(item)[0] or 0 for item in found), default=0)
 
     def _sort(self, item: Item, newest: str, rest: _Held) -> None:
         if item[SK]["S"] in (ACCOUNT_KIND, HEAD_KIND):
@@ -320,13 +347,27 @@ class _Look:
             (rest if item[SK]["S"] > keys.order_sort_key("") else self.final).add(item)
             return
         order_id = keys.order_of(item)[1]
-        if order_id > newest:
-            return
-        if items.read_status(item) in FINAL_STATUSES:
+        if order_id <= newest:
+            self._sort_order(item, order_id)
+
+    def _sort_order(self, item: Item, order_id: str) -> None:
+        status = items.read_status(item)
+        if status in FINAL_STATUSES:
             self.final.add(item)
-            return
-        rest.add(item)
-        self._undecided.append(order_id)
+        elif status is OrderStatus.PENDING:
+            self._pending[order_id] = item
+        else:
+            self._others[order_id] = item
+
+
+def _counts(marks: Marks) -> tuple[int | None, int | None]:
+    """How many orders an account has decided, and how many are pending, by its own counts."""
+    account, head = marks
+    try:
+        decided = items.read_account(account or {}).decided
+        return decided, items.read_head(head or {}).accepted - decided
+    except UnreadableItem:
+        return None, None
 
 
 def _newest(head: Item | None) -> str:

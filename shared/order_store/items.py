@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 from shared.domain.account import Account, Position
 from shared.domain.money import plain
 from shared.domain.order import BusinessError, Operation, OperationKey, Order, OrderStatus
-from shared.ids import NO_ORDER_ID
+from shared.ids import NO_ORDER_ID, is_order_id
 from shared.order_store import keys
 from shared.order_store.errors import UnreadableItem
 from shared.order_store.keys import EXPIRES_AT, SHARD, Item
@@ -33,6 +33,9 @@ from shared.order_store.records import (
 T = TypeVar("T")
 
 Value = dict[str, Any]
+
+_SHOWN_MAX: Final = 60
+"""Characters of a damaged attribute that are told."""
 
 _UNREADABLE: Final = (LookupError, ValueError, TypeError, AttributeError, InvalidOperation)
 
@@ -76,7 +79,7 @@ def read_order(item: Item) -> RecordedOrder | UnreadableOrder:
         return UnreadableOrder(
             account_id,
             order_id,
-            reason=f"its item cannot be read: {error!r}",
+            reason=f"its item cannot be read: {_damage(item) or repr(error)}",
             is_pending=item.get("status") == text(OrderStatus.PENDING),
             attempts=_attempts(item),
             status=read_status(item),
@@ -204,6 +207,21 @@ def read_remembered(item: Item) -> Remembered:
         return Remembered(item["fingerprint"]["S"], item["result"]["S"])
     except _UNREADABLE as error:
         raise UnreadableItem(f"{item.get(keys.PK)}: {error!r}") from error
+
+
+def check_remembered(item: Item) -> None:
+    """Look at all of what ``idempotency_item`` wrote, also at what no request reads.
+
+    Raises:
+        UnreadableItem: it does not have the shape that this code writes, or names nothing.
+    """
+    result = read_remembered(item).result
+    try:
+        int(item[EXPIRES_AT]["N"])
+    except _UNREADABLE as error:
+        raise UnreadableItem(f"{item.get(keys.PK)}: {error!r}") from error
+    if not is_order_id(result) and not (result.isascii() and result.isdigit()):
+        raise UnreadableItem(f"{item.get(keys.PK)}: {result!r} is the id of nothing")
 
 
 def recent_item(account_id: int, operation: OperationKey, at: datetime) -> Item:
@@ -379,3 +397,41 @@ def _text(item: Item, name: str) -> str | None:
 
 def _int(item: Item, name: str) -> int:
     return int(item[name]["N"]) if name in item else 0
+
+
+# What an order's item is read by, attribute by attribute: to say which one is damaged.
+_REQUIRED: Final[Mapping[str, Callable[[Value], object]]] = {
+    "operation": lambda value: Operation(value["S"]),
+    "issuer_name": lambda value: value["S"],
+    "total_shares": lambda value: int(value["N"]),
+    "share_price": lambda value: Decimal(value["N"]),
+    "timestamp": _moment,
+    "received_at": _moment,
+    "status": lambda value: OrderStatus(value["S"]),
+}
+_OPTIONAL: Final[Mapping[str, Callable[[Value], object]]] = {
+    "decided_at": _moment,
+    "business_errors": lambda value: [BusinessError(code["S"]) for code in value["L"]],
+    "sequence": lambda value: int(value["N"]),
+    "balance": _read_balance,
+    "rules": lambda value: value["S"],
+    "failure": lambda value: value["S"],
+    "parked": lambda value: _read_parkings({"parked": value}),
+}
+
+
+def _damage(item: Item) -> str | None:
+    """Which attribute of an order is damaged, for whoever has to repair it; None: no single one."""
+    for name in _REQUIRED:
+        if name not in item:
+            return f"{name} is missing"
+    for name, read in {**_REQUIRED, **_OPTIONAL}.items():
+        if name not in item:
+            continue
+        try:
+            read(item[name])
+        except _UNREADABLE as error:
+            told = json.dumps(item[name], ensure_ascii=False, default=str)
+            cut = told[: _SHOWN_MAX - 3] + "..." if len(told) > _SHOWN_MAX else told
+            return f"{name} is {cut} ({error!r})"
+    return None

@@ -22,6 +22,8 @@ INSUFFICIENT_BALANCE = "INSUFFICIENT_BALANCE"
 INSUFFICIENT_STOCKS = "INSUFFICIENT_STOCKS"
 DUPLICATED_OPERATION = "DUPLICATED_OPERATION"
 INVALID_OPERATION = "INVALID_OPERATION"
+_UNDECIDED_BY_RULES = frozenset({"failed", "cancelled"})
+_BALANCE_POSITIONS_MAX = 100
 _LACKS = frozenset({INSUFFICIENT_BALANCE, INSUFFICIENT_STOCKS})
 
 UNAFFORDABLE = "unaffordable"
@@ -68,7 +70,9 @@ class Books:
         yield from self._compare(row)
 
     def _judge(self, row: OrderRow) -> Iterator[Finding]:
-        if row.status == "failed":
+        if row.status in _UNDECIDED_BY_RULES:
+            if row.errors:
+                yield WRONG_DECISION, f"{_name(row)} is {row.status} {sorted(row.errors)}"
             return
         wanted, told = self._broken_rules(row), set(row.errors)
         if row.status == "executed" and wanted & _LACKS:
@@ -118,7 +122,13 @@ class Books:
 
     def _compare(self, row: OrderRow) -> Iterator[Finding]:
         told = row.balance
-        if told is None or told.partial or self.key == _key_of(told):
+        if told is None:
+            if row.status != "failed":
+                yield WRONG_BALANCE, f"{_name(row)} is {row.status} and says nothing of the balance"
+            return
+        if told.partial and len(self.positions) > _BALANCE_POSITIONS_MAX:
+            return
+        if self.key == _key_of(told) and not told.partial:
             return
         yield (
             WRONG_BALANCE,
@@ -143,9 +153,9 @@ class Books:
 
 
 def replay(
-    cash: Decimal, opened_at: str, rows: Sequence[OrderRow]
+    cash: Decimal, opened_at: str, rows: Sequence[OrderRow | None]
 ) -> tuple[list[StateKey], list[Finding]]:
-    """Keep the books over decided orders in sequence.
+    """Keep the books over decided orders in sequence; None is a place that changed nothing.
 
     Returns every state, from the opening on, and what was found wrong.
     """
@@ -153,7 +163,7 @@ def replay(
     states = [books.key]
     findings: list[Finding] = []
     for row in rows:
-        findings += books.follow(row)
+        findings += books.follow(row) if row is not None else ()
         states.append(books.key)
     return states, findings
 

@@ -9,15 +9,46 @@ import json
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
 from tests.chaos import books
 from tests.chaos.books import Finding, StateKey
-from tests.chaos.history import ACCOUNT, LIST, OPEN, ORDER, PLACE, Call
+from tests.chaos.history import (
+    ACCOUNT,
+    BULK,
+    CANCEL,
+    DAMAGE,
+    EVENT,
+    LIST,
+    OPEN,
+    ORDER,
+    PLACE,
+    REPLAY,
+    REUSE,
+    STRANGE,
+    Call,
+)
+from tests.chaos.posts import (
+    MADE,
+    Accepted,
+    Content,
+    Request,
+    code_of,
+    content_asked,
+    content_of,
+    content_shown,
+    each_post,
+    is_indefinite,
+    out_of_line,
+    read_json,
+    wrong_pledge,
+    wrong_shape,
+)
 from tests.chaos.table import AccountRow, OrderRow, Table
+from tests.chaos.turns import in_order_of_ids, turns_of, wrong_events
 
 LOST = "lost"
 CHANGED = "changed"
@@ -37,13 +68,17 @@ STATUS_WENT_BACK = "status_went_back"
 IMPOSSIBLE_ACCOUNT = "impossible_account"
 ACCOUNT_WENT_BACK = "account_went_back"
 WRONG_LIST = "wrong_list"
+WRONG_CANCEL = "wrong_cancel"
+STILL_INDEXED = "still_indexed"
+WRONG_EVENT = "wrong_event"
+LEAKED = "leaked"
 
 KINDS = {
     LOST: "accepted, but not in the table",
     CHANGED: "in the table with other content than was asked for",
     GHOST: "in the table, but nobody asked for it",
     TWICE: "asked for once, in the table more than once",
-    UNDECIDED: "not decided in the end",
+    UNDECIDED: "not decided in the end, or parked though it was hardly tried",
     NEVER_ANSWERED: "no definite answer in the end, though repeated under its key",
     WRONG_ANSWER: "an answer that the contract does not allow",
     REPLAY_CHANGED: "one key, two different answers",
@@ -61,18 +96,23 @@ KINDS = {
     STATUS_WENT_BACK: "shown pending after it was seen to be decided",
     IMPOSSIBLE_ACCOUNT: "an account was shown as it never was",
     ACCOUNT_WENT_BACK: "an account was shown as it was before a state already seen",
-    WRONG_LIST: "a list that lacks an accepted order, or is not newest first",
+    WRONG_LIST: "a list that lacks an order, holds another status, or is not newest first",
+    WRONG_CANCEL: "a cancellation that did not hold, or that nobody asked for",
+    STILL_INDEXED: "decided, and still in the index of undecided orders",
+    WRONG_EVENT: "a stream of events that lacks a decision, repeats one or mixes them up",
+    LEAKED: "an order was shown under an account that it is not of",
 }
 """Every kind of violation, and what it means."""
 
-_FINAL = frozenset({"executed", "rejected", "failed"})
-_MADE = {OPEN: 201, PLACE: 202}
-_UNKNOWN = (None, 409, 503)
-"""No answer, still on its way, not in time: it may be recorded or not."""
-_READ_STATUSES = (200, 404, 503, None)
+ATTEMPTS_MIN = 5
+"""Counted attempts at an order that is not damaged, before it may be parked."""
 
-Content = tuple[int, str, str, int, Decimal, int]
-"""Account, operation, issuer, shares, price, timestamp in microseconds."""
+_FINAL = frozenset({"executed", "rejected", "cancelled"})
+_FAILED = "failed"
+_HELD = 304
+_SHOWN_OF_DAMAGED = {"id", "account_id", "status", "failure"}
+_HAS_TO_FAIL = {REUSE: (422, "IDEMPOTENCY_KEY_REUSED"), STRANGE: (404, "ORDER_NOT_FOUND")}
+_READ_STATUSES = (200, _HELD, 404, 503, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,43 +121,6 @@ class Violation:
 
     kind: str
     detail: str
-
-
-@dataclass(slots=True)
-class Request:
-    """What a client wanted with one POST, and all the calls that it took."""
-
-    name: str
-    op: str
-    account: int | None
-    key: str | None
-    sent: str
-    calls: list[Call] = field(default_factory=list)
-
-    @property
-    def answers(self) -> list[Call]:
-        """The calls that were answered with success, in the sequence of their answers."""
-        made = [call for call in self.calls if call.status == _MADE[self.op]]
-        return sorted(made, key=lambda call: call.end)
-
-    @property
-    def first_start(self) -> float:
-        return min(call.start for call in self.calls)
-
-    @property
-    def may_be_recorded(self) -> bool:
-        """Whether a call's outcome is unknown and no other one tells it."""
-        return not self.answers and any(call.status in _UNKNOWN for call in self.calls)
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """An order that a client was promised: when it was first asked for, and first answered."""
-
-    request: Request
-    asked_at: float
-    answered_at: float
-    content: Content
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,18 +142,26 @@ class _Check:
     def __init__(self, calls: Iterable[Call], table: Table) -> None:
         self.table = table
         self.posts: dict[str, Request] = {}
+        self.bulks: list[Call] = []
         self.lookups: list[Call] = []
+        self.damaged: set[str] = set()
+        self.replays_asked: set[str] = set()
         for call in calls:
             self._sort(call)
         self.rows = {row.id: row for row in table.orders}
         self.by_account: dict[int, list[OrderRow]] = defaultdict(list)
         for row in table.orders:
             self.by_account[row.account].append(row)
+        self.turns = {account: turns_of(rows) for account, rows in self.by_account.items()}
         self.accepted: dict[str, Accepted] = {}
         self.openings: dict[int, Decimal] = {}
         self.states: dict[int, list[StateKey]] = {}
         self.reads: dict[str, list[Read]] = defaultdict(list)
         self.account_reads: dict[int, list[Call]] = defaultdict(list)
+        self.refused_cancels: dict[str, list[Call]] = defaultdict(list)
+        self.cancels_asked: set[str] = set()
+        self.filtered: list[tuple[Call, list[str], list[str]]] = []
+        self.streams: dict[str, list[Call]] = defaultdict(list)
         self.makers: dict[tuple[str, Any], Request] = {}
 
     def run(self) -> Iterator[Finding]:
@@ -163,33 +174,54 @@ class _Check:
         yield from self._accounts()
         yield from self._lookups()
         yield from self._order_reads()
+        yield from self._cancels()
+        yield from self._filtered_lists()
+        yield from self._streams()
         yield from self._reads_in_time()
 
     def _sort(self, call: Call) -> None:
-        if call.op not in _MADE:
+        if call.op in (DAMAGE, REPLAY):
+            (self.damaged if call.op == DAMAGE else self.replays_asked).add(call.order or "")
+        elif call.op == BULK:
+            self.bulks.append(call)
+        elif call.op not in MADE:
             self.lookups.append(call)
-            return
-        known = self.posts.setdefault(
-            call.request, Request(call.request, call.op, call.account, call.key, call.sent or "")
-        )
-        known.calls.append(call)
+        for post in each_post(call):
+            known = self.posts.setdefault(
+                post.request,
+                Request(post.request, post.op, post.account, post.key, post.sent or ""),
+            )
+            known.calls.append(post)
 
     # Answers to POSTs
 
     def _answers(self) -> Iterator[Finding]:
+        for call in self.bulks:
+            yield from ((WRONG_ANSWER, what) for what in wrong_shape(call))
+            yield from ((OUT_OF_SEQUENCE, what) for what in out_of_line(call))
         for request in self.posts.values():
             for call in request.calls:
-                if call.status not in (*_UNKNOWN, _MADE[request.op]):
+                is_answer = request.is_made(call) or is_indefinite(call)
+                if not is_answer and not self._is_of_damaged(request, call):
                     yield WRONG_ANSWER, f"{request.name}: {call.status} {call.body}"
-            if request.key and request.may_be_recorded:
+            if request.key and request.is_open:
                 yield NEVER_ANSWERED, f"{request.name} on account {request.account}"
             yield from self._replays(request)
             yield from self._note(request)
 
+    def _is_of_damaged(self, request: Request, call: Call) -> bool:
+        """Whether the answer is 500 because the order that it repeats was damaged by hand."""
+        if call.status != 500 or not self.damaged:
+            return False
+        rows = [self.rows[order] for order in self.damaged if order in self.rows]
+        return content_asked(request) in map(content_of, rows)
+
     def _replays(self, request: Request) -> Iterator[Finding]:
         answers = request.answers
+        pledges = [call for call in answers if not request.is_waited_for(call)]
         for call in answers[1:]:
-            if call.body != answers[0].body:
+            is_other = read_json(call.body)["id"] != read_json(answers[0].body)["id"]
+            if is_other or (call in pledges and call.body != pledges[0].body):
                 yield REPLAY_CHANGED, f"{request.name}: {answers[0].body} and then {call.body}"
             elif call.start > answers[0].end and not call.replayed:
                 yield REPLAY_CHANGED, f"{request.name}: repeated, but not marked as replayed"
@@ -197,20 +229,33 @@ class _Check:
     def _note(self, request: Request) -> Iterator[Finding]:
         """Keep what was promised; no two requests may have been promised the same thing."""
         for answer in request.answers:
-            made = _read_json(answer.body)
+            made = read_json(answer.body)
             named = (request.op, made["id"])
             if self.makers.setdefault(named, request) is not request:
                 other = self.makers[named].name
                 yield SHARED_ANSWER, f"{request.name} and {other} were both given {made['id']}"
             elif request.op == OPEN:
-                self.openings[made["id"]] = Decimal(str(_read_json(request.sent)["cash"]))
+                self.openings[made["id"]] = Decimal(str(read_json(request.sent)["cash"]))
             else:
-                if _content_shown(made) != _content(request):
-                    yield WRONG_ANSWER, f"{request.name} asked for another order than {answer.body}"
-                self.accepted.setdefault(
-                    made["id"],
-                    Accepted(request, request.first_start, answer.end, _content(request)),
-                )
+                yield from self._note_order(request, answer, made)
+
+    def _note_order(
+        self, request: Request, answer: Call, made: dict[str, Any]
+    ) -> Iterator[Finding]:
+        wanted = content_asked(request)
+        is_whole = not self._is_damaged(made)
+        if is_whole and content_shown(made) != wanted:
+            yield WRONG_ANSWER, f"{request.name} asked for another order than {answer.body}"
+        if request.is_waited_for(answer):
+            if made["status"] not in {*_FINAL, _FAILED}:
+                yield WRONG_ANSWER, f"{request.name}: waited for, and {made['status']}"
+            self._note_read(answer, made)
+        elif wrong_pledge(made):
+            yield WRONG_ANSWER, f"{request.name} was accepted as {answer.body}"
+        self.accepted.setdefault(
+            made["id"],
+            Accepted(request, request.first_start, answer.end, wanted, made.get("received_at")),
+        )
 
     # The table against what was asked for
 
@@ -219,8 +264,12 @@ class _Check:
             row = self.rows.get(order)
             if row is None:
                 yield LOST, f"order {order} of {accepted.request.name} was accepted"
-            elif _content_of(row) != accepted.content:
-                yield CHANGED, f"order {order}: {_content_of(row)}, asked for {accepted.content}"
+            elif content_of(row) != accepted.content:
+                yield CHANGED, f"order {order}: {content_of(row)}, asked for {accepted.content}"
+            elif accepted.received_at and not _is_same_moment(
+                accepted.received_at, row.received_at
+            ):
+                yield CHANGED, f"order {order}: received {row.received_at}, told {accepted}"
         for account in self.openings:
             if account not in self.table.accounts:
                 yield LOST, f"account {account} was opened"
@@ -229,9 +278,9 @@ class _Check:
         asked: dict[Content, list[Request]] = defaultdict(list)
         for request in self.posts.values():
             if request.op == PLACE:
-                asked[_content(request)].append(request)
+                asked[content_asked(request)].append(request)
         unclaimed = Counter(
-            _content_of(row) for row in self.table.orders if row.id not in self.accepted
+            content_of(row) for row in self.table.orders if row.id not in self.accepted
         )
         for content, orders in unclaimed.items():
             possible = sum(request.may_be_recorded for request in asked[content])
@@ -245,21 +294,29 @@ class _Check:
 
     def _everything_decided(self) -> Iterator[Finding]:
         for row in self.table.orders:
-            if row.status not in _FINAL:
+            if row.status not in {*_FINAL, _FAILED}:
                 yield UNDECIDED, f"order {row.id} of account {row.account} is {row.status}"
+            elif row.status == _FAILED:
+                if row.attempts < ATTEMPTS_MIN and row.id not in self.damaged:
+                    yield UNDECIDED, f"order {row.id} was parked after {row.attempts} attempts"
+            elif row.is_indexed:
+                yield STILL_INDEXED, f"order {row.id} of account {row.account}, {row.status}"
 
     # Sequence and balance of each account
 
     def _sequences(self) -> Iterator[Finding]:
-        for account, rows in self.by_account.items():
-            decided = _in_sequence(rows)
-            numbers = [row.sequence for row in decided]
-            if numbers != list(range(1, len(decided) + 1)):
+        for account, turns in self.turns.items():
+            numbers = [turn.number for turn in turns]
+            if numbers != list(range(1, len(turns) + 1)):
                 yield SEQUENCE_GAP, f"account {account}: {_first_gap(numbers)}"
+            decided = in_order_of_ids(turns)
             for earlier, later in pairwise(decided):
                 if earlier.id >= later.id:
                     yield OUT_OF_SEQUENCE, f"account {account}: {earlier.id} before {later.id}"
             yield from self._real_time(account, decided)
+        for row in self.table.orders:
+            if row.sequence is None and row.status in _FINAL and not row.failure:
+                yield SEQUENCE_GAP, f"order {row.id} is {row.status} without a place"
 
     def _real_time(self, account: int, decided: Sequence[OrderRow]) -> Iterator[Finding]:
         """What was answered before another was asked for has to be decided before it."""
@@ -281,11 +338,12 @@ class _Check:
             cash = self.openings.get(account.id)
             if cash is None:
                 continue
-            rows = _in_sequence(self.by_account[account.id])
+            turns = self.turns.get(account.id, [])
+            rows = [None if turn.is_taken_back else turn.row for turn in turns]
             states, findings = books.replay(cash, account.opened_at, rows)
             self.states[account.id] = states
             yield from findings
-            yield from self._end_of(account, states[-1], len(rows))
+            yield from self._end_of(account, states[-1], len(turns))
 
     def _end_of(self, account: AccountRow, state: StateKey, decided: int) -> Iterator[Finding]:
         told = books.state_key(account.cash, account.positions)
@@ -296,15 +354,12 @@ class _Check:
         if account.cash < 0 or any(shares < 0 for shares, _ in account.positions.values()):
             yield books.NEGATIVE, f"account {account.id} holds {told}"
         # One that was parked without a place in the sequence is taken out of the count.
-        orders = sum(
-            row.sequence is not None or row.status != "failed"
-            for row in self.by_account[account.id]
-        )
-        if self.table.accepted.get(account.id) != orders:
+        waiting = sum(row.status == "pending" for row in self.by_account[account.id])
+        if self.table.accepted.get(account.id) != decided + waiting:
             yield (
                 WRONG_ACCOUNT,
                 f"account {account.id} accepted {self.table.accepted.get(account.id)} by its"
-                f" count, {orders} by its orders",
+                f" count, {decided + waiting} by its orders",
             )
 
     # Reads
@@ -312,28 +367,74 @@ class _Check:
     def _lookups(self) -> Iterator[Finding]:
         ids = {account: sorted(row.id for row in rows) for account, rows in self.by_account.items()}
         for call in self.lookups:
-            if call.status not in _READ_STATUSES:
+            if call.op in (CANCEL, REUSE, STRANGE):
+                yield from self._take_other(call)
+            elif call.status not in _READ_STATUSES or (call.status == _HELD and not call.body):
                 yield WRONG_ANSWER, f"{call.op} {call.account} {call.order}: {call.status}"
             elif call.status == 404:
                 yield from self._missing(call)
-            elif call.status == 200:
+            elif call.status in (200, _HELD):
                 yield from self._take_in(call, ids)
+
+    def _take_other(self, call: Call) -> Iterator[Finding]:
+        """What is no read: a cancellation, and requests that have to fail."""
+        code = code_of(call)
+        named = f"{call.op} {call.account} {call.order or call.request}: {call.status} {call.body}"
+        if call.op == STRANGE and call.status == 200:
+            yield LEAKED, named
+        elif call.op == CANCEL and call.status != 404:
+            yield from self._cancel(call, code, named)
+        elif call.op == CANCEL:
+            yield from self._missing(call)
+        elif (call.status, code) != _HAS_TO_FAIL[call.op] and not is_indefinite(call):
+            yield WRONG_ANSWER, named
+
+    def _cancel(self, call: Call, code: str | None, named: str) -> Iterator[Finding]:
+        self.cancels_asked.add(call.order or "")
+        if call.status == 409 and code == "ORDER_DECIDED":
+            self.refused_cancels[call.order or ""].append(call)
+        elif call.status == 200:
+            shown = read_json(call.body)
+            if (shown["id"], shown["status"]) != (call.order, "cancelled"):
+                yield WRONG_CANCEL, named
+            self._note_read(call, shown)
+        elif not is_indefinite(call):
+            yield WRONG_ANSWER, named
 
     def _missing(self, call: Call) -> Iterator[Finding]:
         accepted = self.accepted.get(call.order or "")
-        if call.op != ORDER or (accepted is not None and accepted.answered_at < call.start):
+        if call.op not in (ORDER, CANCEL) or (
+            accepted is not None and accepted.answered_at < call.start
+        ):
             yield NOT_FOUND, f"{call.op} of account {call.account}, order {call.order}"
 
     def _take_in(self, call: Call, ids: dict[int, list[str]]) -> Iterator[Finding]:
-        shown = _read_json(call.body)
+        if call.op == EVENT:
+            yield from self._event(call)
+            return
+        shown = read_json(call.body)
+        asked_for = call.order if call.op == ORDER else call.account
+        if call.op != LIST and shown["id"] != asked_for:
+            yield WRONG_READ, f"{call.op} {asked_for} was answered with {shown}"
         if call.op == ACCOUNT and call.account is not None:
             self.account_reads[call.account].append(call)
         elif call.op == ORDER:
             self._note_read(call, shown)
         elif call.op == LIST:
             for order in shown["orders"]:
-                self._note_read(call, order)
+                yield from self._note_own(call, order)
             yield from self._list(call, shown, ids.get(call.account or 0, []))
+
+    def _event(self, call: Call) -> Iterator[Finding]:
+        self.streams[call.request].append(call)
+        if call.order is not None:
+            yield from self._note_own(call, read_json(call.body))
+
+    def _note_own(self, call: Call, shown: dict[str, Any]) -> Iterator[Finding]:
+        """Note what was shown under an account: its own orders alone may be."""
+        if shown["account_id"] != call.account:
+            yield LEAKED, f"{call.op} of account {call.account}: {shown}"
+        self._note_read(call, shown)
 
     def _note_read(self, call: Call, shown: dict[str, Any]) -> None:
         text = json.dumps(shown, sort_keys=True, default=str)
@@ -343,14 +444,54 @@ class _Check:
         listed = [order["id"] for order in shown["orders"]]
         if listed != sorted(set(listed), reverse=True):
             yield WRONG_LIST, f"account {call.account}: not newest first: {listed}"
-        is_cut = shown["next_cursor"] is not None and listed
-        first = bisect_left(ids, listed[-1]) if is_cut else 0
+        is_more = shown["next_cursor"] is not None
+        first = bisect_left(ids, listed[-1]) if is_more and listed else 0
         last = bisect_left(ids, call.before) if call.before else len(ids)
+        asked = set((call.statuses or "").split(",")) - {""}
+        strangers = [one["id"] for one in shown["orders"] if asked and one["status"] not in asked]
+        if strangers:
+            yield WRONG_LIST, f"account {call.account}: {strangers} are not {call.statuses}"
         there = set(listed)
-        for order in ids[first:last]:
+        left_out = [order for order in ids[first:last] if order not in there]
+        if asked:
+            # Of an empty page that is not the last it is not known how far it looked.
+            if listed or not is_more:
+                self.filtered.append((call, left_out, sorted(asked)))
+            return
+        for order in left_out:
             accepted = self.accepted.get(order)
-            if order not in there and accepted and accepted.answered_at < call.start:
+            if accepted and accepted.answered_at < call.start:
                 yield WRONG_LIST, f"account {call.account}: {order} is missing"
+
+    def _filtered_lists(self) -> Iterator[Finding]:
+        """Whether orders are left out that were seen before to be what was asked for."""
+        seen_at = {
+            order: min(ends)
+            for order, reads in self.reads.items()
+            if (ends := [read.end for read in reads if read.status in _FINAL])
+        }
+        for call, left_out, asked in self.filtered:
+            for order in left_out:
+                if self.rows[order].status in asked and seen_at.get(order, call.end) < call.start:
+                    yield WRONG_LIST, f"account {call.account}: {order} is missing among {asked}"
+
+    def _cancels(self) -> Iterator[Finding]:
+        for row in self.table.orders:
+            if row.parkings and row.id not in self.replays_asked:
+                yield STATUS_WENT_BACK, f"order {row.id}: parked, and replayed by nobody"
+            is_cancelled = row.status == "cancelled"
+            if is_cancelled and row.id not in self.cancels_asked:
+                yield WRONG_CANCEL, f"order {row.id}: nobody cancelled it"
+            if is_cancelled and self.refused_cancels.get(row.id) and not row.failure:
+                yield WRONG_CANCEL, f"order {row.id}: refused as decided, and then cancelled"
+            told = {read.status for read in self.reads.get(row.id, ())}
+            if not is_cancelled and "cancelled" in told:
+                yield WRONG_CANCEL, f"order {row.id}: said to be cancelled, is {row.status}"
+
+    def _streams(self) -> Iterator[Finding]:
+        for events in self.streams.values():
+            turns = self.turns.get(events[0].account or 0, [])
+            yield from ((WRONG_EVENT, what) for what in wrong_events(events, turns))
 
     def _order_reads(self) -> Iterator[Finding]:
         for order, reads in self.reads.items():
@@ -358,11 +499,34 @@ class _Check:
             if row is None:
                 yield GHOST, f"order {order} was shown, but is not in the table"
                 continue
-            finals = {read.shown for read in reads if read.status in _FINAL}
+            for shown in {read.shown for read in reads}:
+                yield from self._compare_content(row, read_json(shown))
+            finals = {
+                read.shown
+                for read in reads
+                if read.status in _FINAL and not self._is_damaged(read_json(read.shown))
+            }
             if len(finals) > 1:
                 yield WRONG_READ, f"order {order} was shown as {sorted(finals)}"
             for shown in finals:
-                yield from _compare(row, json.loads(shown, parse_float=Decimal))
+                yield from _compare(row, read_json(shown))
+            if any(read.status == _FAILED for read in reads) and not _was_parked(row):
+                yield WRONG_READ, f"order {order} was shown failed, and never was"
+
+    def _is_damaged(self, shown: dict[str, Any]) -> bool:
+        """Of an order whose item is damaged little is shown; only some were, by hand."""
+        return shown.keys() == _SHOWN_OF_DAMAGED and shown["id"] in self.damaged
+
+    def _compare_content(self, row: OrderRow, shown: dict[str, Any]) -> Iterator[Finding]:
+        """What was shown of an order, whatever its status, against the order in the table."""
+        if self._is_damaged(shown):
+            return
+        if (
+            shown.keys() == _SHOWN_OF_DAMAGED
+            or content_shown(shown) != content_of(row)
+            or not _is_same_moment(shown["received_at"], row.received_at)
+        ):
+            yield WRONG_READ, f"order {row.id} was shown as {shown}, is {row}"
 
     def _reads_in_time(self) -> Iterator[Finding]:
         for account, states in self.states.items():
@@ -380,10 +544,14 @@ class _Check:
         ended: list[tuple[float, int]] = []
         for row in self.by_account[account]:
             for read in self.reads.get(row.id, ()):
-                if read.status not in _FINAL:
+                if read.status not in {*_FINAL, _FAILED}:
                     pending.append((read.start, read.end, row))
-                elif row.sequence is not None:
+                elif row.sequence is not None and read.status == row.status:
                     ended.append((read.end, row.sequence))
+            # Who is refused a cancellation was told that the order is decided.
+            if row.sequence is not None and not row.parkings:
+                refused = self.refused_cancels.get(row.id, ())
+                ended += [(call.end, row.sequence) for call in refused]
         looks = [(call.start, call.end, call) for call in self.account_reads[account]]
         heapq.heapify(ended)
         seen = 0
@@ -404,43 +572,14 @@ class _Check:
                 heapq.heappush(ended, (end, found[place]))
 
 
-def _read_json(text: str | None) -> Any:
-    return json.loads(text or "null", parse_float=Decimal)
+def _is_same_moment(told: str | None, recorded: str | None) -> bool:
+    if told is None or recorded is None:
+        return told is recorded
+    return books.microseconds(told) == books.microseconds(recorded)
 
 
-def _content(request: Request) -> Content:
-    asked = _read_json(request.sent)
-    return (
-        request.account or 0,
-        asked["operation"],
-        asked["issuer_name"],
-        asked["total_shares"],
-        Decimal(str(asked["share_price"])),
-        int(Decimal(str(asked["timestamp"])) * 1_000_000),
-    )
-
-
-def _content_shown(made: dict[str, Any]) -> Content:
-    """What the answer to a POST says that was asked for."""
-    return (
-        made["account_id"],
-        made["operation"],
-        made["issuer_name"],
-        made["total_shares"],
-        Decimal(made["share_price"]),
-        round(Decimal(str(made["timestamp"])) * 1_000_000),
-    )
-
-
-def _content_of(row: OrderRow) -> Content:
-    at = books.microseconds(row.timestamp)
-    return row.account, row.operation, row.issuer_name, row.total_shares, row.share_price, at
-
-
-def _in_sequence(rows: Iterable[OrderRow]) -> list[OrderRow]:
-    return sorted(
-        (row for row in rows if row.sequence is not None), key=lambda row: row.sequence or 0
-    )
+def _was_parked(row: OrderRow) -> bool:
+    return row.status == _FAILED or bool(row.parkings) or row.failure is not None
 
 
 def _first_gap(numbers: Sequence[int | None]) -> str:
@@ -456,15 +595,18 @@ def _compare(row: OrderRow, shown: dict[str, Any]) -> Iterator[Finding]:
     if told != (row.status, row.errors):
         yield WRONG_READ, f"order {row.id} was shown {told}, is {(row.status, row.errors)}"
         return
+    if not _is_same_moment(shown["decided_at"], row.decided_at):
+        yield WRONG_READ, f"order {row.id} was shown decided at {shown['decided_at']}, is {row}"
     balance = shown["current_balance"]
-    if balance is None or row.balance is None:
+    if balance is None and row.balance is None:
         return
-    if _state_of(balance) != books.state_key(row.balance.cash, row.balance.positions):
+    held = row.balance and books.state_key(row.balance.cash, row.balance.positions)
+    if balance is None or held != _state_of(balance):
         yield WRONG_READ, f"order {row.id} was shown with {balance}, has {row.balance}"
 
 
 def _shown_state(call: Call) -> StateKey:
-    return _state_of(_read_json(call.body))
+    return _state_of(read_json(call.body))
 
 
 def _state_of(shown: dict[str, Any]) -> StateKey:

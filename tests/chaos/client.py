@@ -11,15 +11,30 @@ import sys
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from tests.chaos.asking import ask_and_note
-from tests.chaos.history import ACCOUNT, LIST, OPEN, ORDER, PLACE, Recorder
-from tests.chaos.http_client import Answer, Connection
+from tests.chaos.follower import follow
+from tests.chaos.history import (
+    ACCOUNT,
+    BULK,
+    CANCEL,
+    LIST,
+    OPEN,
+    ORDER,
+    PLACE,
+    REUSE,
+    STRANGE,
+    Call,
+    Recorder,
+    lines_of,
+)
+from tests.chaos.http_client import NDJSON, Answer, Connection
+from tests.chaos.posts import is_indefinite
 
 TIMEOUT_SECONDS = 4.0
 FINISH_SECONDS = 45.0
@@ -28,13 +43,18 @@ POLLS_MAX = 6
 REMEMBERED_MAX = 400
 
 ISSUERS = ("GBM", "AAPL", "PEÑOLES", "FEMSA UBD", "KO")
-_FINAL = ("executed", "rejected", "failed")
+_DECIDED = ("executed", "rejected", "cancelled", "failed")
 _CASH = (3_000, 250_000, 1_000_000, 5_000_000)
 _RETRY_PAUSE_SECONDS = (0.05, 0.4)
 _PAUSE_SECONDS = (0.0, 0.1)
 _HOT_SHARE = 0.2
 _KEYLESS_SHARE = 0.1
 _FOLLOWED_SHARE = 0.12
+_WAITED_SHARE = 0.06
+_WAIT_SECONDS = 2
+_BULK_LINES = (2, 40)
+_FOLLOWERS = 4
+_ASKED_STATUSES = ("executed", "rejected", "cancelled", "pending", "executed,rejected")
 
 Json = dict[str, Any]
 
@@ -84,6 +104,7 @@ class Client:
         self._random = Random(f"{shared.settings.seed}/{self._name}")
         self._connections = [Connection(port, TIMEOUT_SECONDS) for port in shared.settings.ports]
         self._sent = 0
+        self._seen: dict[str, tuple[str | None, str]] = {}
 
     async def trade(self, accounts: int) -> None:
         """Open some accounts, then do one thing after the other until the load ends."""
@@ -96,6 +117,13 @@ class Client:
             (0.02, self.look_at_list),
             (0.025, self.look_at_order),
             (0.005, self.open_account),
+        ]
+        # Rarer than orders, but often enough that each meets every kind of fault.
+        things += [
+            (0.04, self.cancel),
+            (0.012, self.bulk),
+            (0.01, self.reuse_key),
+            (0.01, self.look_elsewhere),
         ]
         weights = [weight for weight, _ in things]
         while not self.shared.is_ending:
@@ -119,15 +147,92 @@ class Client:
         request = self._request()
         is_keyed = self._random.random() >= _KEYLESS_SHARE
         path = f"/v1/accounts/{account}/orders"
-        made = await self._post(PLACE, path, sent, request, account=account, is_keyed=is_keyed)
+        about: Json = {"account": account}
+        if self._random.random() < _WAITED_SHARE:
+            about |= {"wait": _WAIT_SECONDS, "headers": {"Prefer": f"wait={_WAIT_SECONDS}"}}
+        made = await self._post(PLACE, path, sent, request, is_keyed=is_keyed, **about)
         if made is None:
             return
-        self.shared.accepted += 1
-        self.shared.orders.append((account, made["id"]))
+        self._note(account, made)
         if is_keyed:
             self.shared.answered.append((account, request, sent, made["id"]))
         if self._random.random() < _FOLLOWED_SHARE:
             await self._follow(account, made["id"])
+
+    async def cancel(self) -> None:
+        """Send an order and cancel it at once, or one that was sent before; perhaps twice."""
+        account, sent = self._new_order()
+        path = f"/v1/accounts/{account}/orders"
+        made = await self._post(PLACE, path, sent, self._request(), is_keyed=True, account=account)
+        if made is None:
+            return
+        self._note(account, made)
+        order = made["id"]
+        if self._random.random() < 0.1:
+            account, order = self._random.choice(self.shared.orders)
+        times = 2 if self._random.random() < 0.2 else 1
+        await asyncio.gather(*(self._cancel(account, order, place) for place in range(times)))
+        await self._poll(account, order)
+
+    async def bulk(self) -> None:
+        """Send many orders in one request, again and again until each line has its answer."""
+        request = self._request()
+        lines: list[str] = []
+        for _ in range(self._random.randint(*_BULK_LINES)):
+            account, sent = self._new_order()
+            lines.append(
+                json.dumps({"account_id": account, **json.loads(sent)}, ensure_ascii=False)
+            )
+        call = Call(BULK, request, 0, 0, key=request, sent="\n".join(lines))
+        made: dict[str, tuple[int, Json]] = {}
+        is_open = True
+        while is_open and time.monotonic() < self.shared.deadline:
+            answer = await self._call(
+                BULK,
+                "POST",
+                "/v1/orders/bulk",
+                request=request,
+                key=request,
+                sent=call.sent,
+                headers={"Content-Type": NDJSON},
+            )
+            told = replace(call, status=answer.status, body=answer.body) if answer else call
+            answered = lines_of(told)
+            is_open = any(is_indefinite(line) or line.status == 500 for line in answered)
+            for line in answered:
+                if line.status == 202 and line.account is not None:
+                    made[line.request] = line.account, json.loads(line.body or "")
+            await asyncio.sleep(self._random.uniform(*_RETRY_PAUSE_SECONDS))
+        for account, order in made.values():
+            self._note(account, order)
+
+    async def reuse_key(self) -> None:
+        """Send another order under a key that an order has: it has to be refused."""
+        if not self.shared.answered:
+            return
+        account, request, sent, _ = self._random.choice(self.shared.answered)
+        other = json.loads(sent)
+        other["total_shares"] += 1
+        path = f"/v1/accounts/{account}/orders"
+        await self._call(
+            REUSE,
+            "POST",
+            path,
+            request=request,
+            key=request,
+            sent=json.dumps(other, ensure_ascii=False),
+            account=account,
+        )
+
+    async def look_elsewhere(self) -> None:
+        """Look for an order under an account that it is not of."""
+        if not self.shared.orders:
+            return
+        account, order = self._random.choice(self.shared.orders)
+        other = self._account()
+        if other != account:
+            path = f"/v1/accounts/{other}/orders/{order}"
+            await self._call(STRANGE, "GET", path, account=other, order=order)
 
     async def repeat(self) -> None:
         """Send an order again whose answer is known, now and then twice at once."""
@@ -160,8 +265,10 @@ class Client:
     async def look_at_list(self) -> None:
         account = self._account()
         limit = self._random.choice((5, 20))
+        statuses = self._random.choice((None, *_ASKED_STATUSES))
         path = f"/v1/accounts/{account}/orders?limit={limit}"
-        await self._call(LIST, "GET", path, account=account, limit=limit)
+        path += f"&status={statuses}" if statuses else ""
+        await self._call(LIST, "GET", path, account=account, limit=limit, statuses=statuses)
 
     async def look_at_order(self) -> None:
         if self.shared.orders:
@@ -170,19 +277,54 @@ class Client:
     async def _follow(self, account: int, order: str) -> None:
         """Ask until the order is decided, then at once again, perhaps the other API."""
         for _ in range(POLLS_MAX):
-            await asyncio.sleep(self._random.uniform(0.01, 0.8))
-            if await self._poll(account, order) in _FINAL:
+            seconds = self._random.choice((None, None, _WAIT_SECONDS))
+            if seconds is None:
+                await asyncio.sleep(self._random.uniform(0.01, 0.8))
+            if await self._poll(account, order, seconds) in _DECIDED:
                 await self._poll(account, order)
                 if self._random.random() < 0.3:
                     await self._call(ACCOUNT, "GET", f"/v1/accounts/{account}", account=account)
                 return
 
-    async def _poll(self, account: int, order: str) -> str | None:
+    async def _poll(self, account: int, order: str, wait: int | None = None) -> str | None:
+        """Look at an order; with the tag of what was seen last, if it was seen here."""
         path = f"/v1/accounts/{account}/orders/{order}"
-        answer = await self._call(ORDER, "GET", path, account=account, order=order)
-        if answer is None or answer.status != 200:
+        tag, held = self._seen.get(order, (None, None))
+        answer = await self._call(
+            ORDER,
+            "GET",
+            f"{path}?wait={wait}" if wait else path,
+            account=account,
+            order=order,
+            wait=wait,
+            held=held,
+            headers={"If-None-Match": tag} if tag else {},
+        )
+        if answer is None or answer.status not in (200, 304):
             return None
+        self._seen = {order: (answer.tag, answer.body)}
         return str(json.loads(answer.body)["status"])
+
+    async def _cancel(self, account: int, order: str, place: int) -> None:
+        path = f"/v1/accounts/{account}/orders/{order}"
+        while True:
+            answer = await self._call(
+                CANCEL,
+                "DELETE",
+                path,
+                account=account,
+                order=order,
+                connection=self._connections[place % len(self._connections)],
+            )
+            if answer is not None and answer.status != 503:
+                return
+            if time.monotonic() > self.shared.deadline:
+                return
+            await asyncio.sleep(self._random.uniform(*_RETRY_PAUSE_SECONDS))
+
+    def _note(self, account: int, made: Json) -> None:
+        self.shared.accepted += 1
+        self.shared.orders.append((account, made["id"]))
 
     async def _post(
         self,
@@ -192,7 +334,7 @@ class Client:
         request: str,
         *,
         is_keyed: bool,
-        account: int | None = None,
+        **about: Any,
     ) -> Json | None:
         """POST until there is a definite answer; without a key once only."""
         while True:
@@ -203,10 +345,11 @@ class Client:
                 request=request,
                 key=request if is_keyed else None,
                 sent=sent,
-                account=account,
+                **about,
             )
-            if answer is not None and answer.status not in (409, 503):
-                return json.loads(answer.body) if answer.status in (201, 202) else None
+            # 500: its item is damaged, for a while.
+            if answer is not None and answer.status not in (409, 500, 503):
+                return json.loads(answer.body) if answer.status in (200, 201, 202) else None
             if not is_keyed or time.monotonic() > self.shared.deadline:
                 return None
             await asyncio.sleep(self._random.uniform(*_RETRY_PAUSE_SECONDS))
@@ -283,12 +426,30 @@ async def _report_progress(shared: Shared) -> None:
         await asyncio.sleep(PROGRESS_SECONDS)
 
 
+async def _follow(shared: Shared, number: int) -> None:
+    """Follow an account's events from its first order on: a hot one, or one of our own."""
+    while not shared.accounts:
+        await asyncio.sleep(PROGRESS_SECONDS)
+    hot = shared.settings.hot_accounts
+    account = hot[number % len(hot)] if number % 2 else shared.accounts[number]
+    name = f"{shared.settings.name}-events-{number}"
+    random = Random(f"{shared.settings.seed}/{name}")
+    last = "0"
+    while True:
+        connection = Connection(random.choice(shared.settings.ports), TIMEOUT_SECONDS)
+        last = await follow(connection, shared.recorder, name, account, last)
+        await asyncio.sleep(random.uniform(*_RETRY_PAUSE_SECONDS))
+
+
 async def _run(shared: Shared) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, shared.end)
     progress = asyncio.create_task(_report_progress(shared))
     clients = [Client(shared, number) for number in range(shared.settings.clients)]
     accounts = shared.settings.accounts // len(clients)
+    followers = [asyncio.create_task(_follow(shared, number)) for number in range(_FOLLOWERS)]
     await asyncio.gather(*(client.trade(accounts) for client in clients))
+    for follower in followers:
+        follower.cancel()
     for client in clients:
         client.close()
     await asyncio.sleep(2 * PROGRESS_SECONDS)

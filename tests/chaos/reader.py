@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.chaos.asking import ask_and_note
-from tests.chaos.history import ACCOUNT, LIST, OPEN, PLACE, Call, Recorder
+from tests.chaos.follower import follow
+from tests.chaos.history import ACCOUNT, EVENT, LIST, OPEN, PLACE, Call, Recorder
 from tests.chaos.http_client import Answer, Connection, NoAnswer
+from tests.chaos.posts import each_post
 
 T = TypeVar("T")
 
@@ -18,6 +21,7 @@ _READERS = 6
 _ATTEMPTS = 5
 _TIMEOUT_SECONDS = 10.0
 _PAUSE_SECONDS = 0.5
+_SILENCE_SECONDS = 3.0
 
 
 class Reader:
@@ -37,21 +41,32 @@ class Reader:
         raise NoAnswer(f"{method} {path}: no answer though nothing is broken")
 
     async def look(self, account: int) -> None:
-        """The account, and all its orders page by page."""
+        """The account, and all its orders page by page; those that were cancelled once more."""
         await self.call(ACCOUNT, "GET", f"/v1/accounts/{account}", account=account)
+        await self._walk(account, None)
+        await self._walk(account, "cancelled")
+
+    async def _walk(self, account: int, statuses: str | None) -> None:
         cursor: str | None = None
         before: str | None = None
         while True:
             path = f"/v1/accounts/{account}/orders?limit={PAGE_ORDERS}"
+            path += f"&status={statuses}" if statuses else ""
             path += f"&cursor={cursor}" if cursor else ""
             answer = await self.call(
-                LIST, "GET", path, account=account, limit=PAGE_ORDERS, before=before
+                LIST,
+                "GET",
+                path,
+                account=account,
+                limit=PAGE_ORDERS,
+                before=before,
+                statuses=statuses,
             )
             shown = json.loads(answer.body)
             cursor = shown["next_cursor"]
-            if cursor is None:
-                return
             # The cursor itself says nothing to us: the page begins behind the last one's end.
+            if cursor is None or not shown["orders"]:
+                return
             before = shown["orders"][-1]["id"]
 
     async def repeat(self, call: Call) -> None:
@@ -66,6 +81,17 @@ class Reader:
             sent=call.sent,
             again=True,
         )
+
+    async def finish(self, event: Call) -> None:
+        """Follow a stream from its last event on until it is silent."""
+        assert event.account is not None
+        assert event.place is not None
+        connection, recorder = self._connection, self._recorder
+        await follow(
+            connection, recorder, event.request, event.account, event.place, _SILENCE_SECONDS
+        )
+        now = time.monotonic()
+        recorder.add(Call(EVENT, event.request, now, now, 200, account=event.account))
 
     def close(self) -> None:
         self._connection.close()
@@ -94,13 +120,25 @@ def read_everything(ports: Sequence[int], calls: Sequence[Call], history: Path) 
     asyncio.run(_share_out(ports, history, work, things))
 
 
+def finish_streams(ports: Sequence[int], calls: Iterable[Call], history: Path) -> None:
+    """Go on with every stream of events until nothing more comes, and note that."""
+    last = {call.request: call for call in calls if call.op == EVENT and call.place}
+
+    async def work(reader: Reader, event: Call) -> None:
+        await reader.finish(event)
+
+    asyncio.run(_share_out(ports, history, work, list(last.values()), readers=len(last)))
+
+
 def _accounts(calls: Iterable[Call]) -> list[int]:
     bodies = {call.body for call in calls if call.op == OPEN and call.status == 201 and call.body}
     return sorted({int(json.loads(body)["id"]) for body in bodies})
 
 
 def _some_answered(calls: Iterable[Call]) -> list[Call]:
-    answered = [call for call in calls if call.op == PLACE and call.status == 202 and call.key]
+    # Lines of bulk requests as orders of their own, too: their keys are the same.
+    posts = [post for call in calls for post in each_post(call) if post.op == PLACE]
+    answered = [post for post in posts if post.status == 202 and post.key]
     return answered[:: max(1, len(answered) // REPEATED_MAX)]
 
 
@@ -109,16 +147,17 @@ async def _share_out(
     history: Path,
     work: Callable[[Reader, T], Awaitable[None]],
     things: Sequence[T],
+    readers: int = _READERS,
 ) -> None:
     """Do ``work`` on all things, by some readers at once."""
     with history.open("w", encoding="utf-8") as file:
         recorder = Recorder(file)
-        readers = [Reader(ports[number % len(ports)], recorder) for number in range(_READERS)]
+        some_readers = [Reader(ports[number % len(ports)], recorder) for number in range(readers)]
 
         async def some(number: int, reader: Reader) -> None:
-            for thing in things[number::_READERS]:
+            for thing in things[number::readers]:
                 await work(reader, thing)
 
-        await asyncio.gather(*(some(number, reader) for number, reader in enumerate(readers)))
-        for reader in readers:
+        await asyncio.gather(*(some(number, reader) for number, reader in enumerate(some_readers)))
+        for reader in some_readers:
             reader.close()

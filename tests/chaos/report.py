@@ -7,8 +7,22 @@ from typing import Any
 
 from tests.chaos.books import microseconds
 from tests.chaos.checker import KINDS, Violation
-from tests.chaos.history import ACCOUNT, LIST, OPEN, ORDER, PLACE, Call
+from tests.chaos.history import (
+    ACCOUNT,
+    BULK,
+    CANCEL,
+    DAMAGE,
+    EVENT,
+    LIST,
+    OPEN,
+    ORDER,
+    PLACE,
+    REUSE,
+    STRANGE,
+    Call,
+)
 from tests.chaos.nemesis import Window
+from tests.chaos.posts import each_post
 from tests.chaos.table import OrderRow, Table
 
 EXAMPLES_MAX = 5
@@ -37,12 +51,16 @@ class Run:
     errors: Sequence[str]
 
     def accepted_at(self) -> list[float]:
-        """When each order was first answered with 202, in seconds from the start."""
+        """When each order was first answered with 202 (200: waited for), from the start."""
         first: dict[str, float] = {}
-        for call in self.calls:
-            if call.op == PLACE and call.status == 202:
+        for call in self.posts():
+            if call.status in (200, 202):
                 first[call.request] = min(call.end, first.get(call.request, call.end))
         return sorted(at - self.start for at in first.values())
+
+    def posts(self) -> list[Call]:
+        """The POSTs of orders, each line of a bulk request as one."""
+        return [post for call in self.calls for post in each_post(call) if post.op == PLACE]
 
     def decided_at(self) -> list[float]:
         """When each order was decided, in seconds from the start."""
@@ -56,7 +74,8 @@ class Run:
 
 def report(run: Run) -> Json:
     """The figures of a run."""
-    posts = [call for call in run.calls if call.op == PLACE]
+    posts = run.posts()
+    alone = [call for call in run.calls if call.op == PLACE]
     accepted = run.accepted_at()
     load_seconds = run.load_end - run.start
     return {
@@ -83,7 +102,11 @@ def report(run: Run) -> Json:
         },
         "milliseconds": {
             "POST answered with 202": _percentiles(
-                [1000 * (call.end - call.start) for call in posts if call.status == 202]
+                [
+                    1000 * (call.end - call.start)
+                    for call in alone
+                    if call.status == 202 and not call.wait
+                ]
             ),
             "accepted to decided": _percentiles(_waits(run.table.orders)),
         },
@@ -144,6 +167,11 @@ def _orders(run: Run, posts: Sequence[Call], accepted: int) -> Json:
         **{f"{status}": count for status, count in sorted(statuses.items())},
         **{f"rejected: {code}": count for code, count in sorted(codes.items())},
         "tried again by a counted attempt": sum(row.attempts > 0 for row in rows),
+        "damaged by hand": sum(call.op == DAMAGE for call in run.calls),
+        "parked, and replayed": sum(bool(row.parkings) for row in rows),
+        "parked, and cancelled": sum(
+            row.status == "cancelled" and row.failure is not None for row in rows
+        ),
         "accounts": len(run.table.accounts),
     }
 
@@ -154,17 +182,26 @@ def _answers(calls: Sequence[Call], posts: Sequence[Call]) -> Json:
     return {
         "calls": len(calls),
         "POSTs of orders": len(posts),
+        "bulk requests": operations[BULK],
+        "POSTs answered with the outcome": sum(call.status == 200 for call in posts),
         "POSTs of accounts": operations[OPEN],
-        "POSTs replayed": sum(call.replayed for call in calls),
+        "POSTs replayed": sum(call.replayed for call in posts),
+        "keys sent with another body": operations[REUSE],
         "POSTs sent again on purpose": sum(call.again for call in posts),
         "POSTs with 503": sum(call.status == 503 for call in posts),
         "POSTs without an answer": sum(call.status is None for call in posts),
         "polls of an order": operations[ORDER],
         "reads of an account": operations[ACCOUNT],
         "reads of a list": operations[LIST],
+        "reads answered with 304": sum(call.status == 304 for call in calls),
+        "reads under another account": operations[STRANGE],
         "reads with 503": sum(
-            call.status == 503 and call.op not in (PLACE, OPEN) for call in calls
+            call.status == 503 and call.op in (ORDER, ACCOUNT, LIST) for call in calls
         ),
+        "events": operations[EVENT],
+        "cancellations": sum(call.op == CANCEL and call.request == "" for call in calls),
+        "cancellations in time": sum(call.op == CANCEL and call.status == 200 for call in calls),
+        "cancellations too late": sum(call.op == CANCEL and call.status == 409 for call in calls),
         **{f"no answer: {error}": count for error, count in sorted(errors.items())},
     }
 

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -19,13 +20,14 @@ from random import Random, SystemRandom
 from local import commands
 from local.ports import free_port
 from local.processes import Process, wait_until
-from tests.chaos import client, nemesis, picture, report
-from tests.chaos.checker import check
+from tests.chaos import client, history, nemesis, picture, report
+from tests.chaos.checker import ATTEMPTS_MIN, check
 from tests.chaos.effects import effects
 from tests.chaos.history import Call, read_calls
+from tests.chaos.mender import Mender
 from tests.chaos.nemesis import Fault, Nemesis
 from tests.chaos.proxy import DynamoDbProxy, Loop, TcpProxy
-from tests.chaos.reader import open_accounts, read_everything
+from tests.chaos.reader import finish_streams, open_accounts, read_everything
 from tests.chaos.table import dump, wait_until_decided
 from tests.stack import Engines, Stack, is_ok
 
@@ -39,11 +41,12 @@ LAST_QUIET_SECONDS = 4.0
 LOAD_SECONDS_MAX = 1800.0
 DECIDED_SECONDS_MAX = 180.0
 READY_SECONDS_MAX = 60.0
+AUDIT_SECONDS_MAX = 300.0
 ACCEPTED_PER_SECOND_MIN = 10
 """A run with less traffic shows nothing."""
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
 _MEMORY_BYTES_MIN = 3 * 1024**3
-ENV = {"RECOVER_AFTER": "2", "SWEEP_EVERY": "0.5"}
+ENV = {"RECOVER_AFTER": "2", "SWEEP_EVERY": "0.5", "ATTEMPTS_MAX": str(ATTEMPTS_MIN)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,17 +240,30 @@ class _Chaos:
             raise RuntimeError("the second API is not ready")
         load = Load(self._folder, self._wish.seed, ports, hot)
         load.start()
+        by_hand = self._folder / "history-by-hand.jsonl"
+        mender = Mender(
+            self._stack.dynamodb,
+            self._stack.table_name,
+            self._stack.env,
+            Random(f"{self._wish.seed}/mender"),
+            by_hand,
+        )
+        mender.start()
         try:
             start, load_end, healed = self._load(load)
         finally:
             load.kill()
+            mender.finish()
+        self._nemesis.errors += mender.errors
         left = wait_until_decided(self._stack.dynamodb, self._stack.table_name, DECIDED_SECONDS_MAX)
         decided = time.monotonic()
         print(f"everything decided {decided - healed:.1f} s after the last fault", flush=True)
         last = self._folder / "history-last.jsonl"
-        calls = list(read_calls([setup, *load.histories]))
+        calls = list(read_calls([setup, by_hand, *load.histories]))
         read_everything(ports, calls, last)
-        calls += read_calls([last])
+        events = self._folder / "history-events.jsonl"
+        finish_streams(ports, calls, events)
+        calls += read_calls([last, events])
         return self._judge(load, calls, (start, load_end, healed, decided), left)
 
     def _load(self, load: Load) -> tuple[float, float, float]:
@@ -295,8 +311,11 @@ class _Chaos:
             errors.append(f"only {load.accepted} orders accepted")
         if load.accepted < ACCEPTED_PER_SECOND_MIN * (times[1] - times[0]):
             errors.append(f"only {load.accepted} orders accepted: the clients hardly asked")
-        missing_ends = {"executed", "rejected"} - {row.status for row in table.orders}
+        missing_ends = {"executed", "rejected", "cancelled"} - {row.status for row in table.orders}
         errors += [f"no order was {status}" for status in sorted(missing_ends)]
+        missing_calls = set(history.OPERATIONS) - {call.op for call in calls if call.status}
+        errors += [f"no call of the kind {op!r}" for op in sorted(missing_calls)]
+        errors += _audited(self._stack)
         missing = {kind.name for kind in nemesis.KINDS} - {
             window.kind for window in self._nemesis.windows
         }
@@ -315,6 +334,23 @@ class _Chaos:
             idle_seconds=self._idle,
             errors=errors,
         )
+
+
+def _audited(stack: Stack) -> list[str]:
+    """What the project's own audit finds, which is told beside what the judge finds."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "ops", "audit"],
+        cwd=commands.ROOT,
+        env=stack.env,
+        capture_output=True,
+        text=True,
+        timeout=AUDIT_SECONDS_MAX,
+        check=False,
+    )
+    if ended.returncode == 0:
+        return []
+    told = (ended.stdout + ended.stderr).splitlines()
+    return [f"the audit ended with {ended.returncode}", *told[: report.EXAMPLES_MAX]]
 
 
 def _idle_seconds() -> float:

@@ -38,6 +38,12 @@ class OrderRow:
     errors: tuple[str, ...] = ()
     balance: Balance | None = None
     attempts: int = 0
+    parkings: tuple[int | None, ...] = ()
+    """Places in the sequence of the parkings that an operator took back; None: it got none."""
+    failure: str | None = None
+    """Why it is or was parked, if it is, or was cancelled then."""
+    is_indexed: bool = False
+    """It is in the index of undecided and parked orders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +138,12 @@ def _order(account: int, order: str, item: dict[str, Any]) -> OrderRow:
         errors=tuple(code["S"] for code in item.get("business_errors", {"L": []})["L"]),
         balance=_balance(item["balance"]["M"]) if "balance" in item else None,
         attempts=int(item["attempts"]["N"]) if "attempts" in item else 0,
+        parkings=tuple(
+            int(parking["M"]["sequence"]["N"]) if "sequence" in parking["M"] else None
+            for parking in item.get("parked", {"L": []})["L"]
+        ),
+        failure=item["failure"]["S"] if "failure" in item else None,
+        is_indexed="undecided_shard" in item,
     )
 
 

@@ -163,7 +163,7 @@ def test_operators_back_the_run_up_and_restore_it_beside_itself(tmp_path: Path) 
         assert back.returncode == 0, back
         audited = run.ops("audit", TABLE_NAME="copy")
         assert audited.returncode == 0, audited
-        assert "1 accounts, 1 orders (1 executed)" in audited.stdout
+        assert "1 account, 1 order (1 executed)" in audited.stdout
         refused = run.ops("restore", file)
         assert refused.returncode == 1
         assert "holds items" in refused.stderr

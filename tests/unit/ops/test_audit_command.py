@@ -62,7 +62,7 @@ def test_a_clean_table_ends_with_0_and_a_summary(gateway: Gateway) -> None:
     result = run()
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert lines[0] == "2 accounts, 1 orders (1 executed)"
+    assert lines[0] == "2 accounts, 1 order (1 executed)"
     assert lines[1] == "Other items: 1 counter"
     assert lines[2] == (
         "Cash: opened with 2000, now 1900: 100 gone, 100 paid by executed orders, which agrees"
@@ -79,7 +79,7 @@ def test_differences_end_with_1_and_a_line_each(gateway: Gateway) -> None:
     lines = result.stdout.splitlines()
     assert lines[0] == "account 1: cash: expected 900, found 901"
     assert "99 gone, 100 paid by executed orders, WHICH DOES NOT AGREE" in lines[3]
-    assert lines[4] == "1 differences in 1 accounts"
+    assert lines[4] == "1 difference in 1 account"
 
 
 def test_a_difference_at_an_order_names_it(gateway: Gateway) -> None:
@@ -118,7 +118,7 @@ def test_one_account_is_audited_alone(gateway: Gateway, account_id: str, exit_co
     spoil(gateway)
     result = run("--account", account_id)
     assert result.exit_code == exit_code
-    assert "1 accounts" in result.stdout
+    assert "1 account, " in result.stdout
 
 
 def test_an_account_that_is_not_there_cannot_be_audited(gateway: Gateway) -> None:

@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,7 @@ from shared.domain.account import Position
 from shared.ids import first_id_at
 from shared.order_store import items, keys
 from shared.order_store.keys import SHARD, Item
+from shared.order_store.records import IdempotencyClaim
 from tests.ledger import OPENED, Ledger
 from tests.unit.ops.audited import Table, audit, by_kind, id_of, shift, table_of
 
@@ -250,8 +253,8 @@ def test_a_pending_order_that_no_sweep_can_see_is_found(table: Table, value: str
 
 def test_a_parked_order_that_no_list_shows_is_found(table: Table) -> None:
     order = nth(table, 1, "rejected")
-    order["status"] = items.text("failed")
-    order["failure"] = items.text("parked")
+    order |= {"status": items.text("failed"), "failure": items.text("parked")}
+    del order["business_errors"]
     assert {one.what for one in audit(table)} == {What.INDEX}
     order[SHARD] = items.text(keys.PARKED_SHARD)
     assert audit(table) == []
@@ -262,6 +265,68 @@ def test_a_pending_order_that_the_worker_takes_for_decided_is_found(table: Table
     account(table)["decided_through"] = items.text(id_of(order))
     (difference,) = audit(table)
     assert (difference.what, difference.order_id) == (What.DECIDED_THROUGH, id_of(order))
+
+
+def test_a_point_beyond_all_orders_up_to_which_all_counts_as_decided_is_found(
+    table: Table,
+) -> None:
+    account(table)["decided_through"] = items.text(first_id_at(OPENED + timedelta(days=400)))
+    (difference,) = audit(table)
+    assert (difference.what, difference.order_id) == (What.DECIDED_THROUGH, None)
+    assert difference.account_id == ACCOUNT
+
+
+def test_a_parked_order_that_says_no_reason_is_found(table: Table) -> None:
+    order = nth(table, 1, "rejected")
+    order |= {"status": items.text("failed"), SHARD: items.text(keys.PARKED_SHARD)}
+    del order["business_errors"]
+    (difference,) = audit(table)
+    assert (difference.what, difference.order_id) == (What.UNREADABLE, id_of(order))
+
+
+def test_reasons_of_an_order_that_no_rule_was_asked_about_are_found(table: Table) -> None:
+    order = nth(table, 1, "rejected")
+    order["status"] = items.text("cancelled")
+    (difference,) = audit(table)
+    assert (difference.what, difference.order_id) == (What.BUSINESS_ERRORS, id_of(order))
+    assert difference.expected == "none"
+
+
+def remembered(table: Table) -> Item:
+    """The answer to a request that made an order, as it is remembered for its key."""
+    order = table.orders(ACCOUNT)[0]
+    claim = IdempotencyClaim(f"account/{ACCOUNT}", "key", "fingerprint")
+    item = items.idempotency_item(claim, id_of(order), 1_900_000_000)
+    table.items.append(item)
+    return item
+
+
+def test_remembered_answers_are_no_difference(table: Table) -> None:
+    remembered(table)
+    opened = IdempotencyClaim("accounts", "key", "fingerprint")
+    table.items.append(items.idempotency_item(opened, str(ACCOUNT), 1_900_000_000))
+    assert audit(table) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, None) for name in ("fingerprint", "result", "expires_at")),
+        *((name, {"BOOL": True}) for name in ("fingerprint", "result", "expires_at")),
+        ("result", {"S": "nonsense"}),
+        ("expires_at", {"N": "1.5"}),
+    ],
+)
+def test_a_remembered_answer_that_could_not_be_given_again_is_found(
+    table: Table, name: str, value: dict[str, Any] | None
+) -> None:
+    item = remembered(table)
+    del item[name]
+    if value is not None:
+        item[name] = value
+    (difference,) = audit(table)
+    assert (difference.what, difference.account_id) == (What.UNREADABLE, None)
+    assert "IDEMPOTENCY#" in difference.found
 
 
 def test_a_deleted_pending_order_is_found(table: Table) -> None:

@@ -20,10 +20,10 @@ from ops.auditor import Auditor
 from ops.backup_file import manifest_of, read_items
 from shared.access import AccessKey, Scope
 from shared.domain.order import Order
-from shared.order_store import accepts, access, fill, keys
+from shared.order_store import accepts, access, commits, fill, keys, parking
 from shared.order_store.errors import StoreThrottled
 from shared.order_store.fill import WRITE_ATTEMPTS, TableFiller
-from shared.order_store.gateway import Gateway
+from shared.order_store.gateway import Gateway, chunks
 from shared.order_store.keys import Item, Key
 from shared.order_store.records import AcceptedOrder
 from shared.order_store.scan import TableReader
@@ -78,8 +78,8 @@ def trade(gateway: Gateway, account_id: int, number: int) -> None:
     make_settler(gateway).settle([ref(order)])
 
 
-def settle(gateway: Gateway, order: Order) -> None:
-    make_settler(gateway).settle([ref(order)])
+def settle(gateway: Gateway, *orders: Order) -> None:
+    make_settler(gateway).settle([ref(order) for order in orders])
 
 
 def claim(gateway: Gateway, order: Order, now: datetime) -> None:
@@ -213,14 +213,20 @@ class Busy:
         self._reader = reader
         self.events = events
         self.reads = 0
+        self.orders_read = 0
+        """By their keys."""
+        self.looks = 0
+        """After the first one."""
 
     def account_pages(self, account_id: int) -> Iterator[list[Item]]:
         yield from self._after(self._reader.account_pages(account_id))
 
     def account_pages_after(self, account_id: int, order_id: str) -> Iterator[list[Item]]:
+        self.looks += 1
         yield from self._after(self._reader.account_pages_after(account_id, order_id))
 
     def read(self, item_keys: Sequence[Key]) -> list[Item]:
+        self.orders_read += sum(map(keys.is_order, item_keys))
         found: list[list[Item]] = self._after([self._reader.read(item_keys)])
         return found[0]
 
@@ -252,6 +258,63 @@ def take(
 
     taken.table(pages())
     return [json.loads(line)["Item"] for line in lines], taken.counts
+
+
+def look_again(gateway: Gateway, folder: Path, events: list[Callable[[], None]]) -> Busy:
+    """Take a snapshot that has to be what the table holds in the end; how it was read."""
+    lines: list[bytes] = []
+    reader = TableReader(gateway._client, gateway.table_name)
+    busy = Busy(reader, [])
+    pages = list(reader.table_pages())
+    busy.events = events
+    events.pop(0)()
+    taken = snapshot.Snapshot(busy, lines.append, began=NOON + timedelta(hours=1), folder=folder)
+    taken.table(iter(pages))
+    found = [json.loads(line)["Item"] for line in lines]
+    assert not events
+    assert sorted(found, key=key_of) == everything(gateway)
+    return busy
+
+
+def backlog(gateway: Gateway, count: int) -> list[Order]:
+    """Pending orders of the third account; each sells other shares that it does not have."""
+    orders = [
+        make_order("SELL", account_id=3, number=number, total_shares=number)
+        for number in range(1, count + 1)
+    ]
+    for few in chunks(orders, 90):
+        accept(gateway, *few)
+    return orders
+
+
+@pytest.mark.parametrize(("oldest", "chunks_a_look"), [(True, 1), (False, 3)])
+def test_a_backlog_is_read_again_only_as_far_as_it_was_decided(
+    gateway: Gateway, tmp_path: Path, oldest: bool, chunks_a_look: int
+) -> None:
+    orders = backlog(gateway, 250)
+    # Between any two reads one more is decided: in sequence, or as clients cancel.
+    decided = orders[:12] if oldest else orders[:-13:-1]
+    busy = look_again(
+        gateway,
+        tmp_path,
+        [partial(parking.cancel, gateway, ref(order), lambda: NOON) for order in decided],
+    )
+    assert busy.looks >= 3
+    assert 0 < busy.orders_read <= 100 * chunks_a_look * busy.looks
+
+
+def test_orders_parked_and_replayed_from_look_to_look_are_kept(
+    gateway: Gateway, tmp_path: Path
+) -> None:
+    first, second, *_ = orders = backlog(gateway, 5)
+
+    def park() -> None:
+        commits.park_unreadable_account(gateway, *ref(first), NOON, "why")
+
+    replay = partial(parking.replay, gateway, ref(first))
+    cancel = partial(parking.cancel, gateway, ref(second), lambda: NOON)
+    settle_rest = partial(settle, gateway, *orders[2:])
+    look_again(gateway, tmp_path, [park, replay, park, cancel, replay, settle_rest, park])
 
 
 def written(client: "DynamoDBClient", items: list[Item]) -> Gateway:

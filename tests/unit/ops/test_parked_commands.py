@@ -259,6 +259,17 @@ def test_show_tells_of_earlier_parkings_and_of_orders_that_are_not_parked(
     ]
 
 
+def test_show_still_says_why_an_order_was_parked_that_was_cancelled_since(console: Console) -> None:
+    (order,) = parked_orders(console.gateway, 1)
+    parking.cancel(console.gateway, ref(order), lambda: NOON)
+    assert facts(console.run("show", name(order)))[1:5] == [
+        "status    cancelled",
+        "attempts  0",
+        "parked    2026-03-02T18:00:00.000000Z, without its account",
+        "why       why ISSUER 1",
+    ]
+
+
 def test_show_of_an_order_that_does_not_exist_is_an_error(console: Console) -> None:
     result = console.run("show", f"1/{order_id(1)}")
     assert (result.exit_code, result.stdout) == (1, "")

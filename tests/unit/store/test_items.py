@@ -176,7 +176,7 @@ def test_an_order_without_one_of_its_attributes_is_unreadable(name: str) -> None
     assert (order.account_id, order.id) == (7, make_order().id)
     assert order.is_pending
     assert order.attempts == 3
-    assert name in order.reason
+    assert order.reason == f"its item cannot be read: {name} is missing"
 
 
 @pytest.mark.parametrize("value", CORRUPT, ids=str)
@@ -200,6 +200,7 @@ def test_an_order_with_a_corrupt_attribute_is_unreadable(name: str, value: dict[
     assert isinstance(order, UnreadableOrder)
     assert order.is_pending == (name != "status")
     assert order.attempts == 1
+    assert order.reason.startswith(f"its item cannot be read: {name} is {json.dumps(value)} (")
 
 
 @pytest.mark.parametrize("name", ["timestamp", "received_at"])
@@ -208,7 +209,26 @@ def test_an_order_with_an_instant_that_has_no_offset_is_unreadable(name: str) ->
     item = {**items.new_order_item(make_order()), name: text("2026-03-02T12:00:00")}
     order = items.read_order(item)
     assert isinstance(order, UnreadableOrder)
+    assert order.reason.startswith(f"its item cannot be read: {name} is ")
     assert "no offset" in order.reason
+
+
+@pytest.mark.parametrize(
+    "name", ["decided_at", "business_errors", "sequence", "balance", "rules", "failure", "parked"]
+)
+def test_what_is_damaged_of_a_decided_order_is_named(name: str) -> None:
+    decided = {"status": text("executed"), "decided_at": text("2026-03-02T12:00:00+00:00")}
+    item = {**items.new_order_item(make_order()), **decided, name: {"L": ["x" * 100]}}
+    order = items.read_order(item)
+    assert isinstance(order, UnreadableOrder)
+    assert order.reason.startswith(f'its item cannot be read: {name} is {{"L": ["xxx')
+    assert len(order.reason) < 200
+
+
+def test_an_order_that_is_decided_and_says_no_time_is_unreadable() -> None:
+    order = items.read_order({**items.new_order_item(make_order()), "status": text("executed")})
+    assert isinstance(order, UnreadableOrder)
+    assert order.reason == "its item cannot be read: KeyError('decided_at')"
 
 
 @pytest.mark.parametrize(
