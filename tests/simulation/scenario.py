@@ -46,6 +46,8 @@ class Scenario:
     sweep_every: float = 1.0
     attempts_max: int = 5
     index_lag: float = 0.1
+    landing: float = 0.0
+    """How long at most a committed transaction shows itself in parts."""
     page_items_max: int = 1_000
     keeps_tokens: bool = True
     takes_turns: bool = True
@@ -92,6 +94,9 @@ def _draw_cast(scenario: Scenario, rng: Random) -> None:
     scenario.index_lag = rng.choice((0.0, 0.1, 1.0))
     scenario.page_items_max = rng.choice((1, 3, 1_000, 1_000))
     scenario.keeps_tokens = rng.random() < 0.8
+    # Where nothing is known of tokens, nothing is known of transactions on their way.
+    landing = rng.choice((0.0, 0.005, 0.05))
+    scenario.landing = landing if scenario.keeps_tokens else 0.0
     # Without them every meeting at a busy account is a conflict.
     scenario.takes_turns = rng.random() < 0.5
     scenario.slow = rng.choice((0.02, 0.1, 0.3))

@@ -263,6 +263,7 @@ class World:
             INDEXES,
             clock=lambda: self.hub.now,
             lag=lambda: self.rng.random() * scenario.index_lag,
+            landing=(lambda: self.rng.random() * scenario.landing) if scenario.landing else _at_once,
             observe=self.watch.observe,
             page_items_max=scenario.page_items_max,
             keeps_tokens=scenario.keeps_tokens,
@@ -740,6 +741,10 @@ def _in_simulated_time(intake: Intake[Any, Any], process: Process) -> Intake[Any
     intake._sleep = process.sleep
     intake._random = process.hub.rng
     return intake
+
+
+def _at_once() -> float:
+    return 0.0
 
 
 def _short(made: str) -> str:
