@@ -31,7 +31,7 @@ from shared.notices import notice_of
 from shared.order_store import commits, reads
 from shared.order_store.commits import CommitConflict
 from shared.order_store.errors import StoreRefused, StoreUnavailable, UnreadableItem
-from shared.order_store.gateway import Gateway
+from shared.order_store.gateway import TRANSACTION_ACTIONS_MAX, Gateway
 from shared.order_store.reads import Loaded, is_undecided
 from shared.order_store.records import (
     DecidedOrder,
@@ -51,6 +51,12 @@ SETTLE_SECONDS_MAX: Final = 20.0
 ROUNDS_MAX: Final = 100
 """Looks at the store for one message; what is left then goes back to the queue."""
 
+PARTS_LOOKS_MAX: Final = 5
+"""Looks again, for one message, at accounts of which orders are missing (``_in_sequence``)."""
+
+PARTS_SECONDS_FIRST: Final = 0.01
+"""Rest before the first of them; it doubles. A commit of DynamoDB's takes some milliseconds."""
+
 BACKOFF_SECONDS_FIRST: Final = 0.05
 BACKOFF_SECONDS_MAX: Final = 2.0
 
@@ -68,6 +74,9 @@ class _Work:
     counted: dict[int, Undecided] = field(default_factory=dict)
     patience: float = TURN_WAIT_SECONDS_MAX
     """Seconds that are left to wait for others' turns."""
+    looks: int = PARTS_LOOKS_MAX
+    """Times that are left to wait for orders that are not to be seen yet."""
+    misses_some: bool = False
 
     def drop(self, account_id: int) -> None:
         self.waiting.pop(account_id, None)
@@ -151,6 +160,10 @@ class Settler:
             self._settle_all(loaded, named, elsewhere, work)
         finally:
             self._turns.give_back(taken)
+        if work.misses_some:
+            work.misses_some = False
+            work.looks -= 1
+            self._sleep(PARTS_SECONDS_FIRST * 2 ** (PARTS_LOOKS_MAX - 1 - work.looks))
         if elsewhere:
             waited = self._turns.wait(elsewhere, work.patience)
             work.patience -= max(waited, TURN_WAIT_SECONDS_MIN)
@@ -190,7 +203,10 @@ class Settler:
             self._give_up_on_account(account_id, named, "its account or head is missing", work)
             return None
 
-        queue = self._in_sequence(recorded, head, named)
+        queue, is_whole = self._in_sequence(recorded, head, named)
+        if not is_whole and work.looks > 0:
+            work.misses_some = True
+            return None
         if not queue:
             # Somebody else decided them between our two looks.
             work.drop(account_id)
@@ -213,18 +229,29 @@ class Settler:
 
     def _in_sequence(
         self, recorded: RecordedAccount, head: Head, named: Sequence[Undecided]
-    ) -> list[Undecided]:
-        """The account's first undecided orders, oldest first: all that may be decided now."""
+    ) -> tuple[list[Undecided], bool]:
+        """The account's first undecided orders, oldest first: all that may be decided now.
+
+        False beside them: the head counts more than are to be seen. Then its newest orders were
+        recorded this moment and show themselves one by one, perhaps a later one before an earlier
+        one; or an order was replayed that the message does not name.
+        """
         is_overflowing = self._is_overflowing(recorded)
         limit = commits.orders_per_settlement(len(recorded.inline), is_overflowing)
         queue = {_id_of(order): order for order in named}
-        if head.accepted - recorded.decided > len(queue):
+        undecided = wanted = head.accepted - recorded.decided
+        if undecided > len(queue):
+            # Only among the orders of the newest transaction some can be missing.
+            if undecided >= limit + TRANSACTION_ACTIONS_MAX:
+                wanted = limit
+            newest = max(head.newest, *queue)
             earliest = reads.undecided_after(
-                self._gateway, recorded.account.id, recorded.decided_through, limit
+                self._gateway, recorded.account.id, recorded.decided_through, newest, wanted
             )
             replayed = [order for order in named if _id_of(order) <= recorded.decided_through]
             queue = {_id_of(order): order for order in (*replayed, *earliest)}
-        return [queue[order_id] for order_id in sorted(queue)][:limit]
+        in_sequence = [queue[order_id] for order_id in sorted(queue)][:limit]
+        return in_sequence, len(queue) >= wanted
 
     def _is_overflowing(self, recorded: RecordedAccount) -> bool:
         """Tell whether executed operations that still matter are written apart from the account."""

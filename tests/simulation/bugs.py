@@ -121,8 +121,8 @@ def no_query_for_earlier_orders() -> Iterator[None]:
 
     def hasty(
         _self: Settler, _recorded: RecordedAccount, _head: Head, named: Sequence[Undecided]
-    ) -> list[Undecided]:
-        return sorted(named, key=lambda order: order.order.id)  # type: ignore[union-attr]
+    ) -> tuple[list[Undecided], bool]:
+        return sorted(named, key=lambda order: order.order.id), True  # type: ignore[union-attr]
 
     with patch.object(Settler, "_in_sequence", hasty):
         yield

@@ -97,6 +97,17 @@ class Watch:
 
 
 @dataclass(slots=True)
+class Answer:
+    """What the API said to one call."""
+
+    status: int
+    body: bytes = b""
+    made: str = ""
+    is_repeated: bool = False
+    detail: str = ""
+
+
+@dataclass(slots=True)
 class Request:
     """One thing that a client asked for, and all that it heard of it."""
 
@@ -111,6 +122,8 @@ class Request:
     """The order was made by the very call that was answered (no repetition)."""
     is_maybe: bool = False
     """Some answer left open whether it was recorded."""
+    sendings: int = 1
+    """How many senders repeat it at the same time: then one may hear that its key is on its way."""
 
 
 @dataclass(slots=True)

@@ -61,6 +61,11 @@ class Scenario:
     interventions: int = 0
     cancels: float = 0.0
     """Share of their orders that clients cancel."""
+    twins: float = 0.0
+    """Share of the requests with a key that are sent twice at once."""
+    bulks: float = 0.0
+    """Share of the requests that bring many orders."""
+    followers: int = 0
     poison: float = 0.0
 
 
@@ -97,6 +102,9 @@ def _draw_cast(scenario: Scenario, rng: Random) -> None:
     # Where nothing is known of tokens, nothing is known of transactions on their way.
     landing = rng.choice((0.0, 0.005, 0.05))
     scenario.landing = landing if scenario.keeps_tokens else 0.0
+    scenario.twins = rng.choice((0.0, 0.2))
+    scenario.bulks = rng.choice((0.0, 0.0, 0.3))
+    scenario.followers = rng.choice((0, 0, 1))
     # Without them every meeting at a busy account is a conflict.
     scenario.takes_turns = rng.random() < 0.5
     scenario.slow = rng.choice((0.02, 0.1, 0.3))
