@@ -107,7 +107,7 @@ class StatusReader:
         """The order that a request made whose key is recorded.
 
         Raises:
-            Problem: 409, it is not to be seen yet: of one transaction some items show before others.
+            Problem: 409, it is not to be seen yet (a transaction may show itself in parts).
             UnreadableItem: its item does not have the shape that this code writes.
             StoreUnavailable: no answer in time.
         """

@@ -204,12 +204,12 @@ class Settler:
             return None
 
         queue, is_whole = self._in_sequence(recorded, head, named)
-        if not is_whole and work.looks > 0:
-            work.misses_some = True
-            return None
         if not queue:
             # Somebody else decided them between our two looks.
             work.drop(account_id)
+            return None
+        if not is_whole and work.looks > 0:
+            work.misses_some = True
             return None
         if work.suspect:
             self._count_attempt(work, account_id, queue[0])

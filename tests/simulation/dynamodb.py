@@ -288,7 +288,10 @@ class Table:
     def _reason(self, change: _Change) -> dict[str, Any]:
         """Why one action of a cancelled transaction was refused."""
         if self._is_landing(change.key):
-            return {"Code": "TransactionConflict", "Message": "a transaction is at work on the item"}
+            return {
+                "Code": "TransactionConflict",
+                "Message": "a transaction is at work on the item",
+            }
         if change.is_met:
             return {"Code": "None"}
         reason: dict[str, Any] = {"Code": "ConditionalCheckFailed", "Message": "a condition failed"}

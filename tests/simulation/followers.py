@@ -53,7 +53,9 @@ class Follower:
                 return False
             self._account_id = world.rng.choice(world.accounts)
             self._event_id = write_event_id(BEGINNING, self._account_id)
-        answer = world.http(self._name, self._read, "follows", self._account_id, seconds_max=_SECONDS_MAX)
+        answer = world.http(
+            self._name, self._read, "follows", self._account_id, seconds_max=_SECONDS_MAX
+        )
         return answer is not None and answer.status == 200
 
     def _read(self, api: "ApiProcess") -> Answer:
@@ -94,7 +96,9 @@ class Follower:
                 heard == (order_id, OrderStatus.FAILED) and status is OrderStatus.CANCELLED
             )
             if not is_right:
-                self._say(f"heard {heard} of {brief(self._account_id, order_id)}, {number} {status}")
+                self._say(
+                    f"heard {heard} of {brief(self._account_id, order_id)}, {number} {status}"
+                )
         final = [order_id for _, order_id, status in self._told if status in FINAL_STATUSES]
         if len(final) != len(set(final)):
             self._say("was told of a final decision twice")

@@ -143,9 +143,7 @@ class ApiProcess(Process):
     def place(self, account_id: int, fields: dict[str, str], key: str | None) -> Answer:
         received_at = self.clock()
         body = OrderBody.model_validate(fields)
-        claim = (
-            IdempotencyClaim(order_scope(account_id), key, fingerprint(body)) if key else None
-        )
+        claim = IdempotencyClaim(order_scope(account_id), key, fingerprint(body)) if key else None
         outcome = self.orders.submit(
             OrderRequest(account_id, body, received_at, claim, self._deadline())
         )
@@ -281,7 +279,7 @@ class World:
             INDEXES,
             clock=lambda: self.hub.now,
             lag=lambda: self.rng.random() * scenario.index_lag,
-            landing=(lambda: self.rng.random() * scenario.landing) if scenario.landing else _at_once,
+            landing=self._landing,
             observe=self.watch.observe,
             page_items_max=scenario.page_items_max,
             keeps_tokens=scenario.keeps_tokens,
@@ -335,6 +333,10 @@ class World:
     def turns(self, process: Process) -> Turns:
         client = cast("Any", CacheClient(self.cache_server, process))
         return Turns(client, TABLE, sleep=process.sleep, monotonic=process.monotonic)
+
+    def _landing(self) -> float:
+        longest = self.scenario.landing
+        return self.rng.random() * longest if longest else 0.0
 
     # The course of a schedule.
 
@@ -819,10 +821,6 @@ def _in_simulated_time(intake: Intake[Any, Any], process: Process) -> Intake[Any
     intake._sleep = process.sleep
     intake._random = process.hub.rng
     return intake
-
-
-def _at_once() -> float:
-    return 0.0
 
 
 def _short(made: str) -> str:
