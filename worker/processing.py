@@ -211,6 +211,7 @@ class Settler:
         if not is_whole and work.looks > 0:
             work.misses_some = True
             return None
+        queue = _to_try(queue)
         if work.suspect:
             self._count_attempt(work, account_id, queue[0])
         try:
@@ -415,6 +416,15 @@ def _strike_off(work: _Work, settlement: Settlement) -> None:
     work.waiting[account_id] -= {decided.order_id for decided in settlement.decided}
     if not work.waiting[account_id]:
         work.drop(account_id)
+
+
+def _to_try(queue: list[Undecided]) -> list[Undecided]:
+    """What of ``queue`` to decide in one go: an order that was tried in vain before comes alone.
+
+    Otherwise one behind it that kills the process would keep it from its decision, were it only to
+    be parked, and have it blamed.
+    """
+    return queue[:1] if queue[0].attempts else queue
 
 
 def _parked(account: Account, undecided: Undecided) -> DecidedOrder:

@@ -67,6 +67,9 @@ class Scenario:
     """Share of the requests that bring many orders."""
     followers: int = 0
     poison: float = 0.0
+    """Share of the orders that kill the process that decides them, or on which the rules fail."""
+    mends: bool = True
+    """They can be decided once the faults are over."""
 
 
 def draw(rng: Random, kind: str | None = None) -> Scenario:
@@ -178,6 +181,7 @@ def _operator(scenario: Scenario, rng: Random) -> None:
     scenario.span += 2.0
     scenario.trouble = {STORE: rng.choice((0.0, 0.05, 0.15))}
     scenario.poison = rng.choice((0.0, 0.3))
+    scenario.mends = rng.random() < 0.6
     scenario.cancels = rng.choice((0.0, 0.3))
     scenario.crash = {"worker": rng.choice((0.05, 0.2)), "operator": 0.02}
     scenario.habits = Habits(loses=0.2, repeats=0.2, reorders=0.3, visibility_seconds=1.0)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from functools import partial
+from math import inf
 from random import Random
 from typing import Any, Final, cast
 
@@ -38,7 +39,7 @@ from shared.order_store.decisions import Place, Window, decided_after, standing
 from shared.order_store.errors import StoreError, StoreUnavailable
 from shared.order_store.gateway import Gateway
 from shared.order_store.parking import InterventionRefused
-from shared.order_store.records import IdempotencyClaim, OpenedAccount
+from shared.order_store.records import IdempotencyClaim, OpenedAccount, ParkedOrder
 from shared.order_store.table import table_definition
 from shared.replay_cache import ReplayCache
 from shared.representation import show_accepted, to_json
@@ -55,7 +56,7 @@ from tests.simulation.redis import (
     PublishingApp,
     brief,
 )
-from tests.simulation.scenario import Scenario
+from tests.simulation.scenario import CALM, Scenario
 from tests.simulation.scheduler import DAWN, Crashed, Event, Hub, Process, Runaway, Signal
 from tests.simulation.store import StoreClient
 from tests.simulation.weather import BROKER, Weather
@@ -79,11 +80,14 @@ NOWHERE: Final = 999_999
 _ISSUERS: Final = ("ACME", "GBM")
 POISON: Final = "POISON"
 """Of this issuer are the orders that kill the worker that decides them."""
+PUZZLE: Final = "PUZZLE"
+"""Of this issuer are the orders on which the rules fail."""
 
 _MAYBE: Final = "may or may not"
 _HTTP_SECONDS: Final = 0.01
 _RESTART_SECONDS: Final = 0.5
 _POSTS_MAX: Final = 8
+_OPERATORS: Final = 2
 INDEXES: Final = tuple(
     Index(index["IndexName"], index["KeySchema"][0]["AttributeName"])
     for index in table_definition(TABLE)["GlobalSecondaryIndexes"]
@@ -273,7 +277,8 @@ class World:
             rng, scenario.trouble, scenario.span, scenario.outages, scenario.slow
         )
         self.hub = Hub(rng, self.weather)
-        self.watch = Watch()
+        self.hub.mended_at = scenario.span if scenario.mends else inf
+        self.watch = Watch(attempts_max=scenario.attempts_max)
         self.table = Table(
             TABLE,
             INDEXES,
@@ -379,7 +384,7 @@ class World:
                 number < scenario.orders % scenario.clients
             )
             self.client(partial(self._shop, f"client{number}", share))
-        if scenario.interventions:
+        for _ in range(min(scenario.interventions, _OPERATORS)):
             self.client(self._operate)
         for number in range(scenario.followers):
             self.followers.append(followers.Follower(self, f"follower{number}"))
@@ -456,6 +461,8 @@ class World:
             follower.check(audit)
         self.hub.counts["orders"] += len(audit.orders)
         self.hub.counts["parkings"] += self.watch.parkings
+        if self.scenario.kind == CALM and self.watch.parkings:
+            self.say(f"{self.watch.parkings} orders were parked, and nothing failed")
         self.hub.counts["repeated transactions"] += self.table.token_hits
 
     # Processes come and go.
@@ -673,7 +680,10 @@ class World:
         if answer.status != 200:
             self.say(f"{name} reads {brief(account_id, order_id)}: {answer}")
             return
-        status = str(json.loads(answer.body)["status"])
+        shown = json.loads(answer.body)
+        status = str(shown["status"])
+        if (shown["account_id"], shown["id"]) != (account_id, order_id):
+            self.say(f"{name} reads {brief(account_id, order_id)} and is shown {answer.body!r}")
         self.hub.note(name, f"sees {brief(account_id, order_id)}", status)
         if before is not None and (before.status, before.body) != (status, answer.body):
             self.say(
@@ -757,10 +767,14 @@ class World:
         return {
             "timestamp": at.isoformat(),
             "operation": rng.choice(("BUY", "BUY", "BUY", "SELL")),
-            "issuer_name": POISON if rng.random() < self.scenario.poison else rng.choice(_ISSUERS),
+            "issuer_name": self._issuer(),
             "total_shares": str(rng.randint(1, 4)),
             "share_price": str(rng.randint(1, 20)),
         }
+
+    def _issuer(self) -> str:
+        is_hard = self.rng.random() < self.scenario.poison
+        return self.rng.choice((POISON, PUZZLE) if is_hard else _ISSUERS)
 
     # What an operator does.
 
@@ -786,6 +800,7 @@ class World:
                 order = self.rng.choice(parked)
                 parking.replay(gateway, (order.account_id, order.id), sleep=operator.sleep)
                 self.hub.counts["replays"] += 1
+                self._check_replayed(order)
                 queue.publish([(order.account_id, order.id)], operator.clock())
             elif known and self.rng.random() < 0.7:
                 account_id, order_id = self.rng.choice(known)
@@ -793,9 +808,21 @@ class World:
                     gateway, (account_id, str(order_id)), operator.clock, sleep=operator.sleep
                 )
                 self.hub.counts["cancels"] += 1
+                if self._status_of(account_id, str(order_id)) != "cancelled":
+                    self.say(f"{brief(account_id, str(order_id))} is not, but was called cancelled")
         except (InterventionRefused, StoreError, QueueUnavailable) as error:
             operator.note("is refused:", error)
         done.set()
+
+    def _check_replayed(self, order: ParkedOrder) -> None:
+        item = self.table.items[f"ACCOUNT#{order.account_id}", f"ORDER#{order.id}"]
+        is_as_before = item["status"]["S"] == "failed" and order.parking is not None
+        if is_as_before and item["decided_at"]["S"] == order.parking.at.isoformat():
+            self.say(f"{brief(order.account_id, order.id)} was called replayed, and is parked")
+
+    def _status_of(self, account_id: int, order_id: str) -> str:
+        item = self.table.items[f"ACCOUNT#{account_id}", f"ORDER#{order_id}"]
+        return str(item["status"]["S"])
 
     def say(self, problem: str) -> None:
         self.problems.append(problem)

@@ -1,5 +1,6 @@
 """Settling against the store: in sequence, once, and past whatever cannot be decided."""
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -636,6 +637,41 @@ def test_an_order_that_was_tried_too_often_is_parked_untried(gateway: HookedGate
     make_settler(gateway, attempts_max=ATTEMPTS_MAX).settle([ref(deadly), ref(behind)])
     assert statuses(gateway, [deadly, behind]) == ["failed", "executed"]
     assert stored_account(gateway).account.cash == 990
+
+
+class KilledError(BaseException):
+    """The process died: nothing in it goes on."""
+
+
+@pytest.mark.parametrize(
+    ("deadly", "expected"),
+    [
+        ([0, 1], ["failed", "failed", "executed"]),
+        ([0, 1, 2], ["failed", "failed", "failed"]),
+        ([1], ["executed", "failed", "executed"]),
+        ([2], ["executed", "executed", "failed"]),
+    ],
+)
+def test_orders_that_kill_their_worker_are_parked_and_no_others(
+    gateway: HookedGateway,
+    monkeypatch: pytest.MonkeyPatch,
+    deadly: Sequence[int],
+    expected: Sequence[str],
+) -> None:
+    orders = accepted(gateway, 1, 2, 3)
+    killers = {orders[place].id for place in deadly}
+
+    def decide_or_die(account: Account, order: Order, rules: Rules) -> tuple[Account, Decision]:
+        if order.id in killers:
+            raise KilledError
+        return decide(account, order, rules)
+
+    monkeypatch.setattr("worker.processing.decide", decide_or_die)
+    settler = make_settler(gateway, attempts_max=ATTEMPTS_MAX)
+    for _ in range(len(orders) * (ATTEMPTS_MAX + 2)):
+        with contextlib.suppress(KilledError):
+            settler.settle(map(ref, orders), suspect=True)
+    assert statuses(gateway, orders) == expected
 
 
 def test_attempts_count_for_suspects_alone_and_for_the_first_of_an_account(
