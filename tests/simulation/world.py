@@ -816,8 +816,8 @@ class World:
 
     def _check_replayed(self, order: ParkedOrder) -> None:
         item = self.table.items[f"ACCOUNT#{order.account_id}", f"ORDER#{order.id}"]
-        is_as_before = item["status"]["S"] == "failed" and order.parking is not None
-        if is_as_before and item["decided_at"]["S"] == order.parking.at.isoformat():
+        parked_at = order.parking.at.isoformat() if order.parking else ""
+        if item["status"]["S"] == "failed" and item["decided_at"]["S"] == parked_at:
             self.say(f"{brief(order.account_id, order.id)} was called replayed, and is parked")
 
     def _status_of(self, account_id: int, order_id: str) -> str:
