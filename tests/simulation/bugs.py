@@ -22,7 +22,7 @@ from api.problems import Problem, order_not_found
 from api.status import StatusReader
 from shared.order_store import accepts, commits, decisions, parking, reads
 from shared.order_store.errors import StoreOutcomeUnknown, StoreUnavailable
-from shared.order_store.gateway import Gateway
+from shared.order_store.gateway import TRANSACTION_ACTIONS_MAX, Gateway
 from shared.order_store.records import AcceptedOrder, Head, RecordedAccount, Settlement
 from tests.simulation import world
 from tests.simulation.scheduler import Strand
@@ -134,12 +134,18 @@ def no_query_for_earlier_orders() -> Iterator[None]:
 @bug("decided in another sequence than accepted")
 def believe_in_half_a_transaction() -> Iterator[None]:
     """A worker decides what it sees of a transaction that is being committed."""
-    real = Settler._in_sequence
+    real, read = Settler._in_sequence, reads.undecided_after
 
     def hasty(self: Settler, *args: Any) -> tuple[list[Undecided], bool]:
         return real(self, *args)[0], True
 
-    with patch.object(Settler, "_in_sequence", hasty):
+    def read_all(gateway: Gateway, account_id: int, through: str, _: str, limit: int) -> Any:
+        return read(gateway, account_id, through, "", max(limit, TRANSACTION_ACTIONS_MAX))
+
+    with (
+        patch.object(Settler, "_in_sequence", hasty),
+        patch.object(reads, "undecided_after", read_all),
+    ):
         yield
 
 
@@ -447,14 +453,13 @@ def leave_with_the_client() -> Iterator[None]:
 
     def leaving(self: BulkIntake, *args: Any, **kwargs: Any) -> Iterator[bytes]:
         pieces = real(self, *args, **kwargs)
-        try:
-            yield from pieces
-        except GeneratorExit:
-            with patch.object(
-                BulkIntake, "_announce", lambda _self, unannounced: unannounced.clear()
-            ):
-                pieces.close()
-            raise
+        for piece in pieces:
+            try:
+                yield piece
+            except GeneratorExit:
+                with patch.object(BulkIntake, "_announce", forget):
+                    pieces.close()
+                raise
 
     with patch.object(BulkIntake, "answers", leaving):
         yield
