@@ -180,6 +180,17 @@ class Audit:
                 )
             self._books(account_id, cash, account, decided)
 
+    def index(self) -> None:
+        """The index holds the undecided orders and, apart, the parked ones."""
+        for (account_id, order_id), item in self.orders.items():
+            shard, status = item.get("undecided_shard"), item["status"]["S"]
+            is_right = {
+                OrderStatus.PENDING: shard is not None and shard["S"].isdigit(),
+                OrderStatus.FAILED: shard == {"S": "parked"},
+            }.get(OrderStatus(status), shard is None)
+            if not is_right:
+                self._say(f"{brief(account_id, order_id)} is {status}, and in the index as {shard}")
+
     def accepted(self, requests: Sequence[Request], is_required: Callable[[Request], bool]) -> None:
         """Every accepted order is there and decided; none that was refused is."""
         by_tag: dict[tuple[int, str], list[str]] = {}

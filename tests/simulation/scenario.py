@@ -110,7 +110,7 @@ def _draw_cast(scenario: Scenario, rng: Random) -> None:
     scenario.followers = rng.choice((0, 0, 1))
     # Without them every meeting at a busy account is a conflict.
     scenario.takes_turns = rng.random() < 0.5
-    scenario.slow = rng.choice((0.02, 0.1, 0.3))
+    scenario.slow = rng.choice((0.0, 0.02, 0.1, 0.3))
     scenario.skew = rng.choice((0.0, 0.01, 0.5))
 
 
@@ -174,12 +174,12 @@ def _outages(scenario: Scenario, rng: Random) -> None:
 
 def _operator(scenario: Scenario, rng: Random) -> None:
     scenario.attempts_max = rng.randint(1, 2)
-    scenario.interventions = rng.randint(2, 8)
+    scenario.interventions = rng.randint(2, 12)
     scenario.workers = rng.randint(1, 2)
     scenario.recover_after = rng.uniform(0.3, 1.0)
     scenario.sweep_every = rng.uniform(0.3, 0.8)
     scenario.span += 2.0
-    scenario.trouble = {STORE: rng.choice((0.0, 0.05, 0.15))}
+    scenario.trouble = {STORE: rng.choice((0.0, 0.05, 0.25))}
     scenario.poison = rng.choice((0.0, 0.3))
     scenario.mends = rng.random() < 0.6
     scenario.cancels = rng.choice((0.0, 0.3))

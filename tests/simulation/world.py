@@ -444,6 +444,7 @@ class World:
     def _check(self) -> None:
         audit = Audit(self.table.items, self.watch)
         audit.accounts()
+        audit.index()
         audit.accepted(self.requests, self._is_required)
         self.problems += audit.problems
         for ref, item in audit.orders.items():
@@ -461,6 +462,9 @@ class World:
             follower.check(audit)
         self.hub.counts["orders"] += len(audit.orders)
         self.hub.counts["parkings"] += self.watch.parkings
+        is_quick = self.scenario.kind == CALM and not self.scenario.slow
+        if is_quick and self.hub.counts["answers 503"]:
+            self.say("requests were answered 503, though nothing failed and nothing was slow")
         if self.scenario.kind == CALM and self.watch.parkings:
             self.say(f"{self.watch.parkings} orders were parked, and nothing failed")
         self.hub.counts["repeated transactions"] += self.table.token_hits
@@ -702,6 +706,9 @@ class World:
             return
         if answer.status == 409:
             self.hub.counts["cancellations refused"] += 1
+            is_replayed = (account_id, order_id) in self.watch.touched
+            if self._status_of(account_id, order_id) == "pending" and not is_replayed:
+                self.say(f"{what} is pending, and was called decided")
             if before is not None and before.status == "cancelled":
                 self.say(f"{what} was cancelled at {before.at:.6f}, and cannot be after that")
             return
