@@ -12,7 +12,7 @@ from tests.simulation.redis import brief
 if TYPE_CHECKING:
     from tests.simulation.world import ApiProcess, World
 
-_LOOKS: Final = 4
+_LOOKS: Final = 8
 _BROKEN_OFF: Final = 0
 _SECONDS_MAX: Final = 60.0
 """A stream lives long, and may have many pages to read."""
@@ -36,7 +36,8 @@ class Follower:
         """Look now and then while things go wrong."""
         world = self._world
         for _ in range(_LOOKS):
-            world.clients.sleep(world.scenario.span / _LOOKS * world.rng.random() * 1.5)
+            # Into the quiet time after the faults, too: then operators are still at work.
+            world.clients.sleep(world.scenario.span / 2 * world.rng.random())
             self._look()
 
     def catch_up(self) -> None:

@@ -174,6 +174,7 @@ def _outages(scenario: Scenario, rng: Random) -> None:
 
 def _operator(scenario: Scenario, rng: Random) -> None:
     scenario.attempts_max = rng.randint(1, 2)
+    scenario.followers = 1
     scenario.interventions = rng.randint(2, 12)
     scenario.workers = rng.randint(1, 2)
     scenario.recover_after = rng.uniform(0.3, 1.0)

@@ -605,6 +605,8 @@ class World:
             self._try(name, request, fields)
             if rng.random() < 0.3:
                 self._reuse(name, request, fields)
+        elif request.key and request.order_id and rng.random() < 0.2:
+            self.client(partial(self._repeat_later, f"{name}''", request, fields))
         return request
 
     def request(self, account_id: int, fields: dict[str, str], *, has_key: bool) -> Request:
@@ -619,6 +621,11 @@ class World:
         """The same request once more, at the same time or a little later."""
         if self.rng.random() < 0.5:
             self.clients.sleep(0.05 * self.rng.random())
+        self._try(name, request, fields)
+
+    def _repeat_later(self, name: str, request: Request, fields: dict[str, str]) -> None:
+        """The same request once more, when its answer was long there."""
+        self.clients.sleep(self.scenario.span * self.rng.random())
         self._try(name, request, fields)
 
     def _reuse(self, name: str, request: Request, fields: dict[str, str]) -> None:
