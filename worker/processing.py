@@ -71,7 +71,10 @@ class _Work:
 
     waiting: dict[int, set[str]]
     suspect: bool
-    counted: dict[int, Undecided] = field(default_factory=dict)
+    counted: dict[OrderRef, Undecided] = field(default_factory=dict)
+    """Orders of which an attempt is counted, and that are not decided yet."""
+    careful: set[int] = field(default_factory=set)
+    """Accounts whose orders are decided one at a time."""
     patience: float = TURN_WAIT_SECONDS_MAX
     """Seconds that are left to wait for others' turns."""
     looks: int = PARTS_LOOKS_MAX
@@ -80,6 +83,17 @@ class _Work:
 
     def drop(self, account_id: int) -> None:
         self.waiting.pop(account_id, None)
+
+    def to_try(self, account_id: int, queue: list[Undecided]) -> list[Undecided]:
+        """What of an account's ``queue`` to decide in one go.
+
+        Where its first order was tried in vain before, each comes alone. Otherwise one behind it
+        that kills the process would keep it from its decision, were it only to be parked, and
+        would have it blamed.
+        """
+        if queue[0].attempts:
+            self.careful.add(account_id)
+        return queue[:1] if account_id in self.careful else queue
 
     def refs(self) -> list[OrderRef]:
         return [(account, order) for account, orders in self.waiting.items() for order in orders]
@@ -211,7 +225,7 @@ class Settler:
         if not is_whole and work.looks > 0:
             work.misses_some = True
             return None
-        queue = _to_try(queue)
+        queue = work.to_try(account_id, queue)
         if work.suspect:
             self._count_attempt(work, account_id, queue[0])
         try:
@@ -344,19 +358,20 @@ class Settler:
 
     def _count_attempt(self, work: _Work, account_id: int, first: Undecided) -> None:
         """Note, before trying, that this account's first order is tried once more."""
-        if account_id in work.counted or first.attempts >= self._attempts_max:
+        ref = (account_id, _id_of(first))
+        if ref in work.counted or first.attempts >= self._attempts_max:
             return
         # Remembered before the call: should its answer be lost, it must not count again.
-        work.counted[account_id] = first
+        work.counted[ref] = first
         commits.count_attempt(self._gateway, account_id, _id_of(first), first.attempts)
 
     def _forgive(self, work: _Work) -> None:
         """Take the counted attempts back: the store failed, not the orders."""
-        for account_id, first in work.counted.items():
+        for (account_id, order_id), first in work.counted.items():
             try:
-                commits.forgive_attempt(self._gateway, account_id, _id_of(first), first.attempts)
+                commits.forgive_attempt(self._gateway, account_id, order_id, first.attempts)
             except StoreUnavailable as error:
-                log.warning("attempt_not_forgiven", order_id=_id_of(first), error=str(error))
+                log.warning("attempt_not_forgiven", order_id=order_id, error=str(error))
 
     def _give_up_on_account(
         self, account_id: int, named: Sequence[Undecided], reason: str, work: _Work
@@ -411,20 +426,13 @@ def _has_more(loaded: Loaded, account_id: int, named: Mapping[int, Sequence[Unde
 
 def _strike_off(work: _Work, settlement: Settlement) -> None:
     account_id = settlement.before.account.id
+    for decided in settlement.decided:
+        work.counted.pop((account_id, decided.order_id), None)
     if account_id not in work.waiting:
         return
     work.waiting[account_id] -= {decided.order_id for decided in settlement.decided}
     if not work.waiting[account_id]:
         work.drop(account_id)
-
-
-def _to_try(queue: list[Undecided]) -> list[Undecided]:
-    """What of ``queue`` to decide in one go: an order that was tried in vain before comes alone.
-
-    Otherwise one behind it that kills the process would keep it from its decision, were it only to
-    be parked, and have it blamed.
-    """
-    return queue[:1] if queue[0].attempts else queue
 
 
 def _parked(account: Account, undecided: Undecided) -> DecidedOrder:

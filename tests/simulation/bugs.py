@@ -152,7 +152,7 @@ def believe_in_half_a_transaction() -> Iterator[None]:
 @bug("not quiet after", event="POISON")
 def try_all_behind_a_deadly_order() -> Iterator[None]:
     """What is to be parked is decided in one go with the orders behind it, deadly ones too."""
-    with patch.object(worker.processing, "_to_try", lambda queue: queue):
+    with patch.object(worker.processing._Work, "to_try", lambda _self, _id, queue: queue):
         yield
 
 

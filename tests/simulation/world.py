@@ -812,6 +812,8 @@ class World:
             known = [(one.account_id, one.order_id) for one in self.requests if one.order_id]
             if parked and self.rng.random() < 0.8:
                 order = self.rng.choice(parked)
+                if self.rng.random() < 0.5:
+                    self.poll(operator.name, order.account_id, order.id)
                 parking.replay(gateway, (order.account_id, order.id), sleep=operator.sleep)
                 self.hub.counts["replays"] += 1
                 self._check_replayed(order)
