@@ -18,10 +18,10 @@ from uuid import uuid4
 from api.group_commit import GroupCommit, GroupFull, LeaderLost
 from api.in_flight import InFlight
 from api.problems import (
-    RETRY_AFTER_SECONDS,
     Problem,
     account_not_found,
     internal_error,
+    key_in_flight,
     unavailable,
 )
 from api.validation import AccountBody, OrderBody
@@ -201,7 +201,7 @@ class Intake(Generic[Q, E]):
         if claim is None:
             return self._commit(request)
         if not self._in_flight.enter(claim):
-            raise _key_in_flight()
+            raise key_in_flight()
         try:
             return self._known([claim])[0] or self._commit(request)
         finally:
@@ -245,7 +245,7 @@ class Intake(Generic[Q, E]):
             if self._in_flight.enter(claim):
                 entered[claim.scope, claim.client_key] = claim
             else:
-                outcomes[place] = _key_in_flight()
+                outcomes[place] = key_in_flight()
         return list(entered.values())
 
     def _known(self, claims: Sequence[IdempotencyClaim]) -> list[Repeated | None]:
@@ -553,15 +553,6 @@ def order_of(body: OrderBody, account_id: int, order_id: str, received_at: datet
         share_price=body.share_price,
         timestamp=body.timestamp,
         received_at=received_at,
-    )
-
-
-def _key_in_flight() -> Problem:
-    return Problem(
-        409,
-        "IDEMPOTENCY_KEY_IN_FLIGHT",
-        "A request with this Idempotency-Key is on its way; repeat this one when it is answered.",
-        retry_after_seconds=RETRY_AFTER_SECONDS,
     )
 
 

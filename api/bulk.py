@@ -27,7 +27,7 @@ from api.problems import (
     account_not_found,
     document,
     internal_error,
-    order_not_found,
+    key_in_flight,
     unavailable,
 )
 from api.turns import Turns
@@ -232,7 +232,8 @@ class _Answers:
             self.refuse(line.place, found)
             return
         else:
-            self.refuse(line.place, internal_error() if found else order_not_found(order_id))
+            # Not found: of the transaction that makes it, the key is to be seen and not the order.
+            self.refuse(line.place, internal_error() if found else key_in_flight())
             return
         shown = show_accepted(order)
         self._shown[line.place] = {"status": 202, "replayed": True, "order": shown}

@@ -64,6 +64,16 @@ def order_not_found(order_id: str) -> Problem:
     return Problem(404, "ORDER_NOT_FOUND", f"The account has no order {order_id}.")
 
 
+def key_in_flight() -> Problem:
+    """409: what another request with this key makes cannot be shown yet."""
+    return Problem(
+        409,
+        "IDEMPOTENCY_KEY_IN_FLIGHT",
+        "A request with this Idempotency-Key is on its way; repeat this one when it is answered.",
+        retry_after_seconds=RETRY_AFTER_SECONDS,
+    )
+
+
 def invalid(errors: Sequence[FieldError]) -> Problem:
     """422 for a body that can be read but breaks the contract."""
     return Problem(422, "INVALID_OPERATION", "The request has invalid fields.", errors=errors)

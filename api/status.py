@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from api.group_commit import GroupCommit
-from api.problems import account_not_found, order_not_found
+from api.problems import account_not_found, key_in_flight, order_not_found
 from api.remembered import Remembered
 from shared import metrics
 from shared.domain.order import FINAL_STATUSES, OrderStatus
@@ -104,10 +104,16 @@ class StatusReader:
         return Stored(recorded.status, body)
 
     def recorded(self, account_id: int, order_id: str) -> RecordedOrder:
-        """The order as it is recorded; raises as ``order``, and ``UnreadableItem``."""
+        """The order that a request made whose key is recorded.
+
+        Raises:
+            Problem: 409, it is not to be seen yet (a transaction may show itself in parts).
+            UnreadableItem: its item does not have the shape that this code writes.
+            StoreUnavailable: no answer in time.
+        """
         recorded = reads.load_order(self._gateway, account_id, order_id)
         if recorded is None:
-            raise order_not_found(order_id)
+            raise key_in_flight()
         if isinstance(recorded, UnreadableOrder):
             raise UnreadableItem(f"order {order_id} of account {account_id}: {recorded.reason}")
         return recorded

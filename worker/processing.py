@@ -31,7 +31,7 @@ from shared.notices import notice_of
 from shared.order_store import commits, reads
 from shared.order_store.commits import CommitConflict
 from shared.order_store.errors import StoreRefused, StoreUnavailable, UnreadableItem
-from shared.order_store.gateway import Gateway
+from shared.order_store.gateway import TRANSACTION_ACTIONS_MAX, Gateway
 from shared.order_store.reads import Loaded, is_undecided
 from shared.order_store.records import (
     DecidedOrder,
@@ -53,6 +53,12 @@ message for lost and give it to a second worker."""
 ROUNDS_MAX: Final = 100
 """Looks at the store for one message; what is left then goes back to the queue."""
 
+PARTS_LOOKS_MAX: Final = 5
+"""Looks again, for one message, at accounts of which orders are missing (``_in_sequence``)."""
+
+PARTS_SECONDS_FIRST: Final = 0.01
+"""Rest before the first of them; it doubles. A commit of DynamoDB's takes some milliseconds."""
+
 BACKOFF_SECONDS_FIRST: Final = 0.05
 BACKOFF_SECONDS_MAX: Final = 2.0
 
@@ -67,13 +73,34 @@ class _Work:
 
     waiting: dict[int, set[str]]
     suspect: bool
+<<<<<<< HEAD
     deadline: float
     counted: dict[int, Undecided] = field(default_factory=dict)
+=======
+    counted: dict[OrderRef, Undecided] = field(default_factory=dict)
+    """Orders of which an attempt is counted, and that are not decided yet."""
+    careful: set[int] = field(default_factory=set)
+    """Accounts whose orders are decided one at a time."""
+>>>>>>> r-sim
     patience: float = TURN_WAIT_SECONDS_MAX
     """Seconds that are left to wait for others' turns."""
+    looks: int = PARTS_LOOKS_MAX
+    """Times that are left to wait for orders that are not to be seen yet."""
+    misses_some: bool = False
 
     def drop(self, account_id: int) -> None:
         self.waiting.pop(account_id, None)
+
+    def to_try(self, account_id: int, queue: list[Undecided]) -> list[Undecided]:
+        """What of an account's ``queue`` to decide in one go.
+
+        Where its first order was tried in vain before, each comes alone. Otherwise one behind it
+        that kills the process would keep it from its decision, were it only to be parked, and
+        would have it blamed.
+        """
+        if queue[0].attempts:
+            self.careful.add(account_id)
+        return queue[:1] if account_id in self.careful else queue
 
     def refs(self) -> list[OrderRef]:
         return [(account, order) for account, orders in self.waiting.items() for order in orders]
@@ -156,6 +183,10 @@ class Settler:
             self._settle_all(loaded, named, elsewhere, work)
         finally:
             self._turns.give_back(taken)
+        if work.misses_some:
+            work.misses_some = False
+            work.looks -= 1
+            self._sleep(PARTS_SECONDS_FIRST * 2 ** (PARTS_LOOKS_MAX - 1 - work.looks))
         if elsewhere:
             waited = self._turns.wait(elsewhere, work.patience)
             work.patience -= max(waited, TURN_WAIT_SECONDS_MIN)
@@ -203,11 +234,15 @@ class Settler:
             self._give_up_on_account(account_id, named, "its account or head is missing", work)
             return None
 
-        queue = self._in_sequence(recorded, head, named)
+        queue, is_whole = self._in_sequence(recorded, head, named)
         if not queue:
             # Somebody else decided them between our two looks.
             work.drop(account_id)
             return None
+        if not is_whole and work.looks > 0:
+            work.misses_some = True
+            return None
+        queue = work.to_try(account_id, queue)
         if work.suspect:
             self._count_attempt(work, account_id, queue[0])
         try:
@@ -226,18 +261,29 @@ class Settler:
 
     def _in_sequence(
         self, recorded: RecordedAccount, head: Head, named: Sequence[Undecided]
-    ) -> list[Undecided]:
-        """The account's first undecided orders, oldest first: all that may be decided now."""
+    ) -> tuple[list[Undecided], bool]:
+        """The account's first undecided orders, oldest first: all that may be decided now.
+
+        False beside them: the head counts more than are to be seen. Then its newest orders were
+        recorded this moment and show themselves one by one, perhaps a later one before an earlier
+        one; or an order was replayed that the message does not name.
+        """
         is_overflowing = self._is_overflowing(recorded)
         limit = commits.orders_per_settlement(len(recorded.inline), is_overflowing)
         queue = {_id_of(order): order for order in named}
-        if head.accepted - recorded.decided > len(queue):
+        undecided = wanted = head.accepted - recorded.decided
+        if undecided > len(queue):
+            # Only among the orders of the newest transaction some can be missing.
+            if undecided >= limit + TRANSACTION_ACTIONS_MAX:
+                wanted = limit
+            newest = max(head.newest, *queue)
             earliest = reads.undecided_after(
-                self._gateway, recorded.account.id, recorded.decided_through, limit
+                self._gateway, recorded.account.id, recorded.decided_through, newest, wanted
             )
             replayed = [order for order in named if _id_of(order) <= recorded.decided_through]
             queue = {_id_of(order): order for order in (*replayed, *earliest)}
-        return [queue[order_id] for order_id in sorted(queue)][:limit]
+        in_sequence = [queue[order_id] for order_id in sorted(queue)][:limit]
+        return in_sequence, len(queue) >= wanted
 
     def _is_overflowing(self, recorded: RecordedAccount) -> bool:
         """Tell whether executed operations that still matter are written apart from the account."""
@@ -329,19 +375,20 @@ class Settler:
 
     def _count_attempt(self, work: _Work, account_id: int, first: Undecided) -> None:
         """Note, before trying, that this account's first order is tried once more."""
-        if account_id in work.counted or first.attempts >= self._attempts_max:
+        ref = (account_id, _id_of(first))
+        if ref in work.counted or first.attempts >= self._attempts_max:
             return
         # Remembered before the call: should its answer be lost, it must not count again.
-        work.counted[account_id] = first
+        work.counted[ref] = first
         commits.count_attempt(self._gateway, account_id, _id_of(first), first.attempts)
 
     def _forgive(self, work: _Work) -> None:
         """Take the counted attempts back: the store failed, not the orders."""
-        for account_id, first in work.counted.items():
+        for (account_id, order_id), first in work.counted.items():
             try:
-                commits.forgive_attempt(self._gateway, account_id, _id_of(first), first.attempts)
+                commits.forgive_attempt(self._gateway, account_id, order_id, first.attempts)
             except StoreUnavailable as error:
-                log.warning("attempt_not_forgiven", order_id=_id_of(first), error=str(error))
+                log.warning("attempt_not_forgiven", order_id=order_id, error=str(error))
 
     def _give_up_on_account(
         self, account_id: int, named: Sequence[Undecided], reason: str, work: _Work
@@ -396,6 +443,8 @@ def _has_more(loaded: Loaded, account_id: int, named: Mapping[int, Sequence[Unde
 
 def _strike_off(work: _Work, settlement: Settlement) -> None:
     account_id = settlement.before.account.id
+    for decided in settlement.decided:
+        work.counted.pop((account_id, decided.order_id), None)
     if account_id not in work.waiting:
         return
     work.waiting[account_id] -= {decided.order_id for decided in settlement.decided}

@@ -105,12 +105,15 @@ def network_of(item: Item) -> tuple[str, str]:
     return verdict, network
 
 
-def orders_of(account_id: int, after: str = "") -> dict[str, dict[str, str]]:
-    """Values ``:pk``, ``:from``, ``:to`` of a query over an account's orders, from ``after`` on."""
+def orders_of(account_id: int, after: str = "", to: str = "") -> dict[str, dict[str, str]]:
+    """Values ``:pk``, ``:from``, ``:to`` of a query over an account's orders.
+
+    From the id ``after`` on, up to the id ``to`` or to the end; both belong to it.
+    """
     return {
         ":pk": {"S": f"{_ACCOUNT}{account_id}"},
         ":from": {"S": order_sort_key(after)},
-        ":to": {"S": _ORDER_END},
+        ":to": {"S": order_sort_key(to) if to else _ORDER_END},
     }
 
 

@@ -108,15 +108,18 @@ def load_for_settlement(
 
 
 def undecided_after(
-    gateway: Gateway, account_id: int, through: str, limit: int
+    gateway: Gateway, account_id: int, through: str, newest: str, limit: int
 ) -> list[RecordedOrder | UnreadableOrder]:
-    """Read the account's oldest undecided orders, from after ``through``, at most ``limit``.
+    """Read the account's oldest undecided orders, after ``through`` up to ``newest``.
 
-    Everything up to ``through`` is decided and ids increase as orders are recorded, so nothing
-    that was accepted before this call can be missing.
+    At most ``limit``. Everything up to ``through`` is decided and ids increase as orders are
+    recorded, so nothing whose acceptance was answered before this call can be missing. But a
+    transaction that is being committed may show some of its orders and not yet those before them
+    (AWS: queries are read-committed): who reads up to the ``newest`` id of an account's head can
+    tell by the head's count.
     """
     orders: list[RecordedOrder | UnreadableOrder] = []
-    for page in _pages(gateway, **_orders_query(account_id, through), Limit=limit + 1):
+    for page in _pages(gateway, **_orders_query(account_id, through, newest), Limit=limit + 1):
         read = [items.read_order(item) for item in page if keys.order_of(item)[1] > through]
         orders += [order for order in read if is_undecided(order)]
         # Decided ones may stand there too (parked while the account was unreadable): read on.
@@ -207,12 +210,12 @@ def is_undecided(order: RecordedOrder | UnreadableOrder) -> bool:
     return order.decided_at is None
 
 
-def _orders_query(account_id: int, after: str = "") -> dict[str, Any]:
-    """Arguments of a consistent query over an account's orders, from the id ``after`` on."""
+def _orders_query(account_id: int, after: str = "", to: str = "") -> dict[str, Any]:
+    """Arguments of a consistent query over an account's orders, from ``after`` on, to ``to``."""
     return {
         "KeyConditionExpression": "#pk = :pk AND #sk BETWEEN :from AND :to",
         "ExpressionAttributeNames": {"#pk": keys.PK, "#sk": keys.SK},
-        "ExpressionAttributeValues": keys.orders_of(account_id, after),
+        "ExpressionAttributeValues": keys.orders_of(account_id, after, to),
         "ConsistentRead": True,
     }
 

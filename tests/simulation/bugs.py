@@ -15,13 +15,16 @@ from botocore.exceptions import BotoCoreError, ClientError
 from greenlet import getcurrent
 from redis.exceptions import RedisError
 
+import worker.processing
 from api.acceptance import Intake, OrderLedger, Repeated
-from api.problems import Problem
+from api.bulk import BulkIntake
+from api.problems import Problem, order_not_found
 from api.status import StatusReader
-from shared.order_store import accepts, commits, parking
+from shared.order_store import accepts, commits, decisions, parking, reads
 from shared.order_store.errors import StoreOutcomeUnknown, StoreUnavailable
-from shared.order_store.gateway import Gateway
+from shared.order_store.gateway import TRANSACTION_ACTIONS_MAX, Gateway
 from shared.order_store.records import AcceptedOrder, Head, RecordedAccount, Settlement
+from tests.simulation import world
 from tests.simulation.scheduler import Strand
 from tests.simulation.world import ApiProcess, Report, WorkerProcess
 from worker.processing import Settler, Undecided
@@ -121,10 +124,51 @@ def no_query_for_earlier_orders() -> Iterator[None]:
 
     def hasty(
         _self: Settler, _recorded: RecordedAccount, _head: Head, named: Sequence[Undecided]
-    ) -> list[Undecided]:
-        return sorted(named, key=lambda order: order.order.id)  # type: ignore[union-attr]
+    ) -> tuple[list[Undecided], bool]:
+        return sorted(named, key=lambda order: order.order.id), True  # type: ignore[union-attr]
 
     with patch.object(Settler, "_in_sequence", hasty):
+        yield
+
+
+@bug("decided in another sequence than accepted")
+def believe_in_half_a_transaction() -> Iterator[None]:
+    """A worker decides what it sees of a transaction that is being committed."""
+    real, read = Settler._in_sequence, reads.undecided_after
+
+    def hasty(self: Settler, *args: Any) -> tuple[list[Undecided], bool]:
+        return real(self, *args)[0], True
+
+    def read_all(gateway: Gateway, account_id: int, through: str, _: str, limit: int) -> Any:
+        return read(gateway, account_id, through, "", max(limit, TRANSACTION_ACTIONS_MAX))
+
+    with (
+        patch.object(Settler, "_in_sequence", hasty),
+        patch.object(reads, "undecided_after", read_all),
+    ):
+        yield
+
+
+@bug("not quiet after", event="POISON")
+def try_all_behind_a_deadly_order() -> Iterator[None]:
+    """What is to be parked is decided in one go with the orders behind it, deadly ones too."""
+    with patch.object(worker.processing._Work, "to_try", lambda _self, _id, queue: queue):
+        yield
+
+
+@bug("decided in another sequence than accepted", event="PUZZLE")
+def skip_what_cannot_be_decided() -> Iterator[None]:
+    """An order on which the rules fail is left behind, and those after it are decided."""
+    real = Settler._decide_all
+
+    def skipping(self: Settler, account: Any, queue: Any, suspect: bool) -> Any:
+        decided: list[Any] = []
+        for undecided in queue:
+            more, account, _ = real(self, account, [undecided], suspect)
+            decided += more
+        return decided, account, False
+
+    with patch.object(Settler, "_decide_all", skipping):
         yield
 
 
@@ -371,6 +415,56 @@ def idempotency_truth_in_redis() -> Iterator[None]:
         yield
 
 
+@bug("was answered 422")
+def one_scope_for_all_accounts() -> Iterator[None]:
+    """A key counts for all accounts, and not for its own alone."""
+    with patch.object(world, "order_scope", lambda _: "account"):
+        yield
+
+
+@bug("where 422 belongs")
+def compare_no_bodies() -> Iterator[None]:
+    """Whoever brings a key gets the answer of its first request, whatever he asks for."""
+    with patch.object(world, "fingerprint", lambda _: "equal"):
+        yield
+
+
+@bug("was answered 404")
+def look_for_an_order_that_lands() -> Iterator[None]:
+    """An order that its key names and that is not to be seen yet is said not to exist."""
+
+    def hasty(self: StatusReader, account_id: int, order_id: str) -> Any:
+        recorded = reads.load_order(self._gateway, account_id, order_id)
+        if recorded is None:
+            raise order_not_found(order_id)
+        return recorded
+
+    with patch.object(StatusReader, "recorded", hasty):
+        yield
+
+
+@bug("accepted and never decided")
+def leave_with_the_client() -> Iterator[None]:
+    """What a bulk request recorded is not announced when its client leaves early."""
+    real: Callable[..., Any] = BulkIntake.answers
+
+    def forget(_self: BulkIntake, unannounced: list[AcceptedOrder]) -> None:
+        unannounced.clear()
+
+    def leaving(self: BulkIntake, *args: Any, **kwargs: Any) -> Iterator[bytes]:
+        pieces = real(self, *args, **kwargs)
+        for piece in pieces:
+            try:
+                yield piece
+            except GeneratorExit:
+                with patch.object(BulkIntake, "_announce", forget):
+                    pieces.close()
+                raise
+
+    with patch.object(BulkIntake, "answers", leaving):
+        yield
+
+
 # Reading, and what operators do.
 
 
@@ -397,6 +491,21 @@ def uncounted_replay() -> Iterator[None]:
         return real(*args)[:1]
 
     with patch.object(parking, "_replay", short):
+        yield
+
+
+@bug("heard None of")
+def look_ahead_alone() -> Iterator[None]:
+    """Who follows an account is not told of replayed orders, which stand before his place."""
+    with patch.object(decisions, "_look_back", lambda *_: iter(())):
+        yield
+
+
+@bug("is parked after")
+def replay_keeps_attempts() -> Iterator[None]:
+    """A replayed order keeps the attempts that were counted before it was parked."""
+    kept = tuple(name for name in parking._DECISION if name != "attempts")
+    with patch.object(parking, "_DECISION", kept):
         yield
 
 

@@ -3,6 +3,7 @@
 Nothing here asks the product: the books are kept again from the items themselves.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -32,6 +33,9 @@ class Watch:
     touched: set[Ref] = field(default_factory=set)
     """Orders that an operator replayed or cancelled: they left the sequence of their ids."""
     parkings: int = 0
+    attempts_max: int = 0
+    attempts: Counter[Ref] = field(default_factory=Counter)
+    """Attempts that were counted since an order was accepted, or replayed."""
 
     def observe(self, written: Sequence[Written]) -> None:
         decisions: dict[str, int] = {}
@@ -66,12 +70,23 @@ class Watch:
             self.pending[ref] = None
             if old is OrderStatus.FAILED:
                 self.touched.add(ref)
+                del self.attempts[ref]
+            elif before:
+                self._attempt(ref, _attempts(after) - _attempts(before))
             return 0
         self.pending.pop(ref, None)
-        self.parkings += new is OrderStatus.FAILED and old is not new
+        if new is OrderStatus.FAILED and old is not new:
+            self.parkings += 1
+            if self.attempts[ref] < self.attempts_max:
+                self._say(f"order {brief(*ref)} is parked after {self.attempts[ref]} attempts")
         if new is OrderStatus.CANCELLED:
             self.touched.add(ref)
         return int(old is OrderStatus.PENDING)
+
+    def _attempt(self, ref: Ref, more: int) -> None:
+        if abs(more) > 1:
+            self._say(f"{more} attempts at order {brief(*ref)} are counted as one")
+        self.attempts[ref] += more
 
     def _account(
         self, key: ItemKey, before: Item | None, after: Item | None, decisions: int
@@ -97,6 +112,17 @@ class Watch:
 
 
 @dataclass(slots=True)
+class Answer:
+    """What the API said to one call."""
+
+    status: int
+    body: bytes = b""
+    made: str = ""
+    is_repeated: bool = False
+    detail: str = ""
+
+
+@dataclass(slots=True)
 class Request:
     """One thing that a client asked for, and all that it heard of it."""
 
@@ -111,6 +137,8 @@ class Request:
     """The order was made by the very call that was answered (no repetition)."""
     is_maybe: bool = False
     """Some answer left open whether it was recorded."""
+    sendings: int = 1
+    """How many senders repeat it at the same time: then one may hear that its key is on its way."""
 
 
 @dataclass(slots=True)
@@ -151,6 +179,17 @@ class Audit:
                     f" {len(orders) - len(decided)} orders are undecided"
                 )
             self._books(account_id, cash, account, decided)
+
+    def index(self) -> None:
+        """The index holds the undecided orders and, apart, the parked ones."""
+        for (account_id, order_id), item in self.orders.items():
+            shard, status = item.get("undecided_shard"), item["status"]["S"]
+            is_right = {
+                OrderStatus.PENDING: shard is not None and shard["S"].isdigit(),
+                OrderStatus.FAILED: shard == {"S": "parked"},
+            }.get(OrderStatus(status), shard is None)
+            if not is_right:
+                self._say(f"{brief(account_id, order_id)} is {status}, and in the index as {shard}")
 
     def accepted(self, requests: Sequence[Request], is_required: Callable[[Request], bool]) -> None:
         """Every accepted order is there and decided; none that was refused is."""
@@ -286,6 +325,10 @@ def _is(item: Item, status: OrderStatus) -> bool:
 
 def _codes(item: Item) -> set[str]:
     return {code["S"] for code in item.get("business_errors", {"L": []})["L"]}
+
+
+def _attempts(item: Item) -> int:
+    return int(item["attempts"]["N"]) if "attempts" in item else 0
 
 
 def _place(item: Item) -> int | None:

@@ -86,7 +86,12 @@ class _Lagging:
 
 
 class Table:
-    """The table. ``clock`` and ``lag`` are in seconds; ``observe`` sees each committed write."""
+    """The table. ``clock``, ``lag`` and ``landing`` are in seconds.
+
+    ``landing`` is drawn for each item of a transaction: until then reads still see the item as it
+    was, though the transaction is committed, and other writes to it conflict (AWS: single reads and
+    queries are read-committed towards a transaction). ``observe`` sees each committed write.
+    """
 
     def __init__(
         self,
@@ -95,6 +100,7 @@ class Table:
         *,
         clock: Callable[[], float] = lambda: 0.0,
         lag: Callable[[], float] = lambda: 0.0,
+        landing: Callable[[], float] = lambda: 0.0,
         observe: Callable[[Sequence[Written]], None] = lambda _: None,
         page_items_max: int = 1_000_000,
         keeps_tokens: bool = True,
@@ -105,12 +111,16 @@ class Table:
         self._partitions: dict[str, list[str]] = {}
         self._clock = clock
         self._lag = lag
+        self._landing = landing
         self._observe = observe
         self._page_items_max = page_items_max
         self._keeps_tokens = keeps_tokens
-        self._tokens: dict[str, tuple[float, Sequence[Mapping[str, Any]]]] = {}
+        self._tokens: dict[str, tuple[float, Sequence[Mapping[str, Any]], float]] = {}
         self._replaced: dict[ItemKey, tuple[float, Item | None]] = {}
+        self._unlanded: dict[ItemKey, tuple[float, Item | None]] = {}
         self.token_hits = 0
+        self.lands_at = 0.0
+        """When the transaction that was carried out last shows all of itself."""
 
     # Reads.
 
@@ -191,17 +201,20 @@ class Table:
         changes = [self._judge(action) for action in actions]
         if len({change.key for change in changes}) != len(changes):
             raise _error("ValidationException", "two actions of one transaction on one item")
-        if not all(change.is_met for change in changes):
-            raise _cancelled(changes)
+        if not all(change.is_met and not self._is_landing(change.key) for change in changes):
+            raise _cancelled([self._reason(change) for change in changes])
         self._commit(changes)
+        self._land(changes)
         if token is not None and self._keeps_tokens:
-            self._tokens[token] = (self._clock() + TOKEN_SECONDS, actions)
+            self._tokens[token] = (self._clock() + TOKEN_SECONDS, actions, self.lands_at)
         return {}
 
     # What the writes have in common.
 
     def _write_one(self, action: Mapping[str, Any]) -> dict[str, Any]:
         change = self._judge(action)
+        if self._is_landing(change.key):
+            raise _error("TransactionConflictException", "a transaction is at work on the item")
         if not change.is_met:
             raise _error(
                 "ConditionalCheckFailedException",
@@ -221,6 +234,8 @@ class Table:
             return False
         if known[1] != actions:
             raise _error("IdempotentParameterMismatchException", "another transaction, same token")
+        if self._clock() < known[2]:
+            raise _error("TransactionInProgressException", "it is being carried out")
         self.token_hits += 1
         return True
 
@@ -260,6 +275,33 @@ class Table:
         if written:
             self._observe(written)
 
+    def _land(self, changes: Sequence[_Change]) -> None:
+        """Let the reads see each change of a transaction at an instant of its own."""
+        now = self._clock()
+        self.lands_at = now
+        for change in changes:
+            seen_at = now + self._landing()
+            if seen_at > now:
+                self._unlanded[change.key] = (seen_at, change.before)
+                self.lands_at = max(self.lands_at, seen_at)
+
+    def _reason(self, change: _Change) -> dict[str, Any]:
+        """Why one action of a cancelled transaction was refused."""
+        if self._is_landing(change.key):
+            return {
+                "Code": "TransactionConflict",
+                "Message": "a transaction is at work on the item",
+            }
+        if change.is_met:
+            return {"Code": "None"}
+        reason: dict[str, Any] = {"Code": "ConditionalCheckFailed", "Message": "a condition failed"}
+        if change.shows_old and change.before is not None:
+            reason["Item"] = dict(change.before)
+        return reason
+
+    def _is_landing(self, key: ItemKey) -> bool:
+        return key in self._unlanded and self._clock() < self._unlanded[key][0]
+
     def _store(self, key: ItemKey, before: Item | None, after: Item | None) -> None:
         pk, sk = key
         if after is None:
@@ -277,6 +319,11 @@ class Table:
     # What the reads have in common.
 
     def _seen(self, key: ItemKey, is_consistent: bool) -> Item | None:
+        if key in self._unlanded:
+            until, before = self._unlanded[key]
+            if self._clock() < until:
+                return before
+            del self._unlanded[key]
         if not is_consistent and key in self._replaced:
             until, before = self._replaced[key]
             if self._clock() < until:
@@ -397,19 +444,9 @@ def _returned(wanted: str, arguments: Mapping[str, Any], change: _Change) -> Ite
     return {name: item[name] for name in written if name in item}
 
 
-def _cancelled(changes: Sequence[_Change]) -> ClientError:
-    reasons = [_reason(change) for change in changes]
+def _cancelled(reasons: Sequence[Mapping[str, Any]]) -> ClientError:
     codes = ", ".join(str(reason["Code"]) for reason in reasons)
     return _error("TransactionCanceledException", f"cancelled [{codes}]", reasons=reasons)
-
-
-def _reason(change: _Change) -> dict[str, Any]:
-    if change.is_met:
-        return {"Code": "None"}
-    reason: dict[str, Any] = {"Code": "ConditionalCheckFailed", "Message": "a condition failed"}
-    if change.shows_old and change.before is not None:
-        reason["Item"] = dict(change.before)
-    return reason
 
 
 def client_error(

@@ -46,6 +46,8 @@ class Scenario:
     sweep_every: float = 1.0
     attempts_max: int = 5
     index_lag: float = 0.1
+    landing: float = 0.0
+    """How long at most a committed transaction shows itself in parts."""
     page_items_max: int = 1_000
     keeps_tokens: bool = True
     takes_turns: bool = True
@@ -59,7 +61,15 @@ class Scenario:
     interventions: int = 0
     cancels: float = 0.0
     """Share of their orders that clients cancel."""
+    twins: float = 0.0
+    """Share of the requests with a key that are sent twice at once."""
+    bulks: float = 0.0
+    """Share of the requests that bring many orders."""
+    followers: int = 0
     poison: float = 0.0
+    """Share of the orders that kill the process that decides them, or on which the rules fail."""
+    mends: bool = True
+    """They can be decided once the faults are over."""
 
 
 def draw(rng: Random, kind: str | None = None) -> Scenario:
@@ -92,9 +102,15 @@ def _draw_cast(scenario: Scenario, rng: Random) -> None:
     scenario.index_lag = rng.choice((0.0, 0.1, 1.0))
     scenario.page_items_max = rng.choice((1, 3, 1_000, 1_000))
     scenario.keeps_tokens = rng.random() < 0.8
+    # Where nothing is known of tokens, nothing is known of transactions on their way.
+    landing = rng.choice((0.0, 0.005, 0.05))
+    scenario.landing = landing if scenario.keeps_tokens else 0.0
+    scenario.twins = rng.choice((0.0, 0.2))
+    scenario.bulks = rng.choice((0.0, 0.0, 0.3))
+    scenario.followers = rng.choice((0, 0, 1))
     # Without them every meeting at a busy account is a conflict.
     scenario.takes_turns = rng.random() < 0.5
-    scenario.slow = rng.choice((0.02, 0.1, 0.3))
+    scenario.slow = rng.choice((0.0, 0.02, 0.1, 0.3))
     scenario.skew = rng.choice((0.0, 0.01, 0.5))
 
 
@@ -121,7 +137,8 @@ def _storm(scenario: Scenario, rng: Random) -> None:
 def _workers_die(scenario: Scenario, rng: Random) -> None:
     scenario.sweepers = 0
     scenario.trouble = {STORE: rng.choice((0.0, 0.05)), CACHE: rng.choice((0.0, 0.2))}
-    scenario.answers_lost = 0.05
+    scenario.answers_lost = rng.choice((0.05, 0.3))
+    scenario.cancels = rng.choice((0.0, 0.3))
     scenario.crash = {"worker": rng.choice((0.02, 0.08, 0.15))}
     scenario.habits = Habits(
         repeats=rng.choice((0.0, 0.2)),
@@ -158,13 +175,15 @@ def _outages(scenario: Scenario, rng: Random) -> None:
 
 def _operator(scenario: Scenario, rng: Random) -> None:
     scenario.attempts_max = rng.randint(1, 2)
-    scenario.interventions = rng.randint(2, 8)
+    scenario.followers = 1
+    scenario.interventions = rng.randint(2, 12)
     scenario.workers = rng.randint(1, 2)
     scenario.recover_after = rng.uniform(0.3, 1.0)
     scenario.sweep_every = rng.uniform(0.3, 0.8)
     scenario.span += 2.0
-    scenario.trouble = {STORE: rng.choice((0.0, 0.05, 0.15))}
+    scenario.trouble = {STORE: rng.choice((0.0, 0.05, 0.25))}
     scenario.poison = rng.choice((0.0, 0.3))
+    scenario.mends = rng.random() < 0.6
     scenario.cancels = rng.choice((0.0, 0.3))
     scenario.crash = {"worker": rng.choice((0.05, 0.2)), "operator": 0.02}
     scenario.habits = Habits(loses=0.2, repeats=0.2, reorders=0.3, visibility_seconds=1.0)

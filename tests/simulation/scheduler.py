@@ -160,6 +160,8 @@ class Hub:
     trace: list[Event] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     errors: list[str] = field(default_factory=list)
+    mended_at: float = 0.0
+    """Until then the orders that are hard to decide are."""
     _due: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
     _count: int = 0
     _home: greenlet = field(default_factory=getcurrent)

@@ -36,8 +36,21 @@ class StoreClient:
         return self._call("update_item", arguments, arguments["Key"], writes=True)
 
     def transact_write_items(self, **arguments: Any) -> dict[str, Any]:
+        """The answer comes when all of the transaction is to be seen, not before."""
         keys = [_key_in(action) for action in arguments["TransactItems"]]
-        return self._call("transact_write_items", arguments, *keys, writes=True)
+        hub, lands_at = self._process.hub, [0.0]
+
+        def carry_out() -> dict[str, Any]:
+            answer = self._table.transact_write_items(**arguments)
+            lands_at[0] = self._table.lands_at
+            return answer
+
+        answer: dict[str, Any] = self._process.call(
+            STORE, "transact_write_items", carry_out, writes=True, details=(_Keys(tuple(keys)),)
+        )
+        if hub.now < lands_at[0]:
+            hub.pause(lands_at[0] - hub.now)
+        return answer
 
     def batch_get_item(self, **arguments: Any) -> dict[str, Any]:
         """The keys of one batch are read one after the other: here, in up to two looks."""

@@ -2,11 +2,12 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from functools import partial
+from math import inf
 from random import Random
 from typing import Any, Final, cast
 
@@ -20,7 +21,9 @@ from api.acceptance import (
     fingerprint,
     order_intake,
     order_of,
+    order_scope,
 )
+from api.bulk import BulkIntake
 from api.cancelling import Canceller
 from api.problems import Problem
 from api.status import StatusReader
@@ -32,16 +35,18 @@ from shared.domain.market import ALWAYS_OPEN
 from shared.domain.order import FINAL_STATUSES
 from shared.ids import OrderIds
 from shared.order_store import accepts, parking, reads
+from shared.order_store.decisions import Place, Window, decided_after, standing
 from shared.order_store.errors import StoreError, StoreUnavailable
 from shared.order_store.gateway import Gateway
 from shared.order_store.parking import InterventionRefused
-from shared.order_store.records import IdempotencyClaim, OpenedAccount
+from shared.order_store.records import IdempotencyClaim, OpenedAccount, ParkedOrder
 from shared.order_store.table import table_definition
 from shared.replay_cache import ReplayCache
 from shared.representation import show_accepted, to_json
 from shared.status_cache import StatusCache
 from shared.task_queue import QueueUnavailable, TaskQueue
-from tests.simulation.checks import Audit, Request, Seen, Watch
+from tests.simulation import bulk, followers
+from tests.simulation.checks import Answer, Audit, Request, Seen, Watch
 from tests.simulation.dynamodb import Index, Table
 from tests.simulation.redis import (
     Broker,
@@ -51,7 +56,7 @@ from tests.simulation.redis import (
     PublishingApp,
     brief,
 )
-from tests.simulation.scenario import Scenario
+from tests.simulation.scenario import CALM, Scenario
 from tests.simulation.scheduler import DAWN, Crashed, Event, Hub, Process, Runaway, Signal
 from tests.simulation.store import StoreClient
 from tests.simulation.weather import BROKER, Weather
@@ -63,6 +68,7 @@ from worker.turns import Turns
 TABLE: Final = "orders"
 RULES: Final = Rules(market=ALWAYS_OPEN)
 ACCEPT_SECONDS_MAX: Final = 2.5
+BULK_SECONDS_MAX: Final = 4.0
 CLIENT_SECONDS_MAX: Final = 6.0
 CACHE_SECONDS: Final = 86_400
 QUIET_SECONDS_MAX: Final = 150.0
@@ -74,26 +80,18 @@ NOWHERE: Final = 999_999
 _ISSUERS: Final = ("ACME", "GBM")
 POISON: Final = "POISON"
 """Of this issuer are the orders that kill the worker that decides them."""
+PUZZLE: Final = "PUZZLE"
+"""Of this issuer are the orders on which the rules fail."""
 
 _MAYBE: Final = "may or may not"
 _HTTP_SECONDS: Final = 0.01
 _RESTART_SECONDS: Final = 0.5
 _POSTS_MAX: Final = 8
+_OPERATORS: Final = 2
 INDEXES: Final = tuple(
     Index(index["IndexName"], index["KeySchema"][0]["AttributeName"])
     for index in table_definition(TABLE)["GlobalSecondaryIndexes"]
 )
-
-
-@dataclass(slots=True)
-class Answer:
-    """What the API said to one call."""
-
-    status: int
-    body: bytes = b""
-    made: str = ""
-    is_repeated: bool = False
-    detail: str = ""
 
 
 @dataclass(slots=True)
@@ -121,6 +119,13 @@ class ApiProcess(Process):
             order_intake(self.gateway, self.queue, OrderIds(), self.clock, replays), self
         )
         self.accounts = _in_simulated_time(account_intake(self.gateway, self.clock, replays), self)
+        self.bulk = BulkIntake(
+            self.orders,
+            self.gateway,
+            group_seconds=ACCEPT_SECONDS_MAX,
+            seconds_max=BULK_SECONDS_MAX,
+            monotonic=self.monotonic,
+        )
         self.status = StatusReader(self.gateway, self.cache)
         self.canceller = Canceller(
             self.gateway,
@@ -142,7 +147,7 @@ class ApiProcess(Process):
     def place(self, account_id: int, fields: dict[str, str], key: str | None) -> Answer:
         received_at = self.clock()
         body = OrderBody.model_validate(fields)
-        claim = IdempotencyClaim(f"account/{account_id}", key, fingerprint(body)) if key else None
+        claim = IdempotencyClaim(order_scope(account_id), key, fingerprint(body)) if key else None
         outcome = self.orders.submit(
             OrderRequest(account_id, body, received_at, claim, self._deadline())
         )
@@ -163,6 +168,21 @@ class ApiProcess(Process):
 
     def cancel(self, account_id: int, order_id: str) -> Answer:
         return Answer(200, self.canceller.cancel(account_id, order_id, self._deadline()))
+
+    def place_many(self, lines: Sequence[bytes], key: str | None) -> Iterator[bytes]:
+        return self.bulk.answers(lines, key, self.clock(), may_reach=lambda _: True, made=[])
+
+    def news(self, account_id: int, since: Place) -> Iterator[Window]:
+        """What was decided after ``since``, up to now, as a stream of events reads it."""
+        now = standing(self.gateway, account_id)
+        place = since
+        while now is not None and place.sequence < now.sequence:
+            windows = decided_after(self.gateway, account_id, place, now.sequence, self.sleep)
+            window = next(one for one in windows if one is not None)
+            if window.end.sequence == place.sequence:
+                return
+            yield window
+            place = window.end
 
     def _deadline(self) -> float:
         return self.monotonic() + ACCEPT_SECONDS_MAX
@@ -257,12 +277,14 @@ class World:
             rng, scenario.trouble, scenario.span, scenario.outages, scenario.slow
         )
         self.hub = Hub(rng, self.weather)
-        self.watch = Watch()
+        self.hub.mended_at = scenario.span if scenario.mends else inf
+        self.watch = Watch(attempts_max=scenario.attempts_max)
         self.table = Table(
             TABLE,
             INDEXES,
             clock=lambda: self.hub.now,
             lag=lambda: self.rng.random() * scenario.index_lag,
+            landing=self._landing,
             observe=self.watch.observe,
             page_items_max=scenario.page_items_max,
             keeps_tokens=scenario.keeps_tokens,
@@ -276,11 +298,18 @@ class World:
         self.clients = Process(self.hub, "clients")
         self.accounts: list[int] = []
         self.requests: list[Request] = []
+        self.followers: list[followers.Follower] = []
         self.seen: dict[tuple[int, str], Seen] = {}
         self.problems: list[str] = []
         self.busy_clients = 0
         self._tags = 0
+        self._keys: Counter[int] = Counter()
         self._incarnations: Counter[str] = Counter()
+
+    def next_number(self) -> int:
+        """A number that nobody had before."""
+        self._tags += 1
+        return self._tags
 
     # Parts for the processes.
 
@@ -310,13 +339,17 @@ class World:
         client = cast("Any", CacheClient(self.cache_server, process))
         return Turns(client, TABLE, sleep=process.sleep, monotonic=process.monotonic)
 
+    def _landing(self) -> float:
+        longest = self.scenario.landing
+        return self.rng.random() * longest if longest else 0.0
+
     # The course of a schedule.
 
     def run(self) -> Report:
         try:
             self._run()
         except Runaway as error:
-            self._say(str(error))
+            self.say(str(error))
         finally:
             # Strands that still wait must end now, and not when memory is tidied up.
             everybody: list[Process] = [
@@ -350,14 +383,17 @@ class World:
             share = scenario.orders // scenario.clients + (
                 number < scenario.orders % scenario.clients
             )
-            self._client(partial(self._shop, f"client{number}", share))
-        if scenario.interventions:
-            self._client(self._operate)
+            self.client(partial(self._shop, f"client{number}", share))
+        for _ in range(min(scenario.interventions, _OPERATORS)):
+            self.client(self._operate)
+        for number in range(scenario.followers):
+            self.followers.append(followers.Follower(self, f"follower{number}"))
+            self.client(self.followers[-1].follow)
         self.hub.run(scenario.span)
         self.hub.note("world", "faults end")
         self.hub.run(scenario.span + QUIET_SECONDS_MAX, self._is_quiet)
         if not self._is_quiet():
-            self._say(f"not quiet after {QUIET_SECONDS_MAX} s: {self._what_is_left()}")
+            self.say(f"not quiet after {QUIET_SECONDS_MAX} s: {self._what_is_left()}")
         self._look_at_everything()
         self._check()
 
@@ -396,16 +432,19 @@ class World:
             for account_id, order_id in refs:
                 while not self.apis:
                     self.clients.sleep(_RESTART_SECONDS)
-                self._poll("reader", account_id, str(order_id))
+                self.poll("reader", account_id, str(order_id))
 
-        self._client(look)
+        self.client(look)
+        for follower in self.followers:
+            self.client(follower.catch_up)
         self.hub.run(self.hub.now + QUIET_SECONDS_MAX, lambda: not self.busy_clients)
         if self.busy_clients:
-            self._say("the last reads were not answered")
+            self.say("the last reads were not answered")
 
     def _check(self) -> None:
         audit = Audit(self.table.items, self.watch)
         audit.accounts()
+        audit.index()
         audit.accepted(self.requests, self._is_required)
         self.problems += audit.problems
         for ref, item in audit.orders.items():
@@ -413,14 +452,21 @@ class World:
             self.hub.counts[f"orders {status}"] += 1
             known = self.seen.get(ref)
             if status in FINAL_STATUSES and known and known.status != status:
-                self._say(f"a client saw {brief(*ref)} as {known.status}, and it is {status}")
+                self.say(f"a client saw {brief(*ref)} as {known.status}, and it is {status}")
             is_shown = known is not None or status not in FINAL_STATUSES
             if not is_shown and any(one.order_id == ref[1] for one in self.requests):
                 promised = [one for one in self.requests if one.order_id == ref[1]]
                 if any(self._is_required(one) for one in promised):
-                    self._say(f"{brief(*ref)} is {status}, but reads do not show it")
+                    self.say(f"{brief(*ref)} is {status}, but reads do not show it")
+        for follower in self.followers:
+            follower.check(audit)
         self.hub.counts["orders"] += len(audit.orders)
         self.hub.counts["parkings"] += self.watch.parkings
+        is_quick = self.scenario.kind == CALM and not self.scenario.slow
+        if is_quick and self.hub.counts["answers 503"]:
+            self.say("requests were answered 503, though nothing failed and nothing was slow")
+        if self.scenario.kind == CALM and self.watch.parkings:
+            self.say(f"{self.watch.parkings} orders were parked, and nothing failed")
         self.hub.counts["repeated transactions"] += self.table.token_hits
 
     # Processes come and go.
@@ -472,7 +518,7 @@ class World:
 
     # What clients do.
 
-    def _client(self, body: Callable[[], None]) -> None:
+    def client(self, body: Callable[[], None]) -> None:
         def whole() -> None:
             try:
                 body()
@@ -484,7 +530,7 @@ class World:
 
     def _open_accounts(self) -> None:
         if self.scenario.opens_in_trouble:
-            self._client(self._open_through_api)
+            self.client(self._open_through_api)
             return
         gateway = Gateway(cast("Any", self.table), TABLE)
         opened_at = DAWN - timedelta(hours=1)
@@ -503,14 +549,14 @@ class World:
             key = f"open-{number}" if self.rng.random() < 0.7 else None
             opened: str | None = None
             for _ in range(_POSTS_MAX * 4):
-                answer = self._http("opener", lambda api: api.open_account(cash, key), "opens")  # noqa: B023
+                answer = self.http("opener", lambda api: api.open_account(cash, key), "opens")  # noqa: B023
                 if answer is not None and answer.status == 201:
                     opened = answer.made
                     break
                 self.clients.sleep(0.3 * self.rng.random())
             made = [one for one, opening in self.watch.opened.items() if str(opening) == cash]
             if key is not None and (opened is None or [int(opened)] != made):
-                self._say(f"an account was opened {len(made)} times: {made}, answered {opened}")
+                self.say(f"an account was opened {len(made)} times: {made}, answered {opened}")
             if opened is not None:
                 self.accounts.append(int(opened))
 
@@ -525,83 +571,133 @@ class World:
             self.clients.sleep(pause * rng.random())
             # The first account is the hot one.
             account_id = self.accounts[min(rng.randrange(4), len(self.accounts) - 1)]
+            if rng.random() < self.scenario.bulks:
+                bulk.send(self, name, account_id)
+                continue
             request = self._post(name, account_id)
             if request.order_id is None:
                 continue
             for _ in range(rng.randrange(3)):
                 self.clients.sleep(pause * rng.random() * 0.3)
-                self._poll(name, account_id, request.order_id)
+                self.poll(name, account_id, request.order_id)
             if self.scenario.cancels and rng.random() < self.scenario.cancels:
                 self._cancel(name, account_id, request.order_id)
             if rng.random() < 0.3:
                 self._poll_another(name)
         if rng.random() < 0.05:
-            self._expect(name, lambda api: api.place(NOWHERE, self._fields(), None), 404)
+            self._expect(name, lambda api: api.place(NOWHERE, self.fields(), None), 404)
 
     def _post(self, name: str, account_id: int) -> Request:
         """Send one order; with a key, until an answer is clear, and sometimes once more."""
         rng = self.rng
-        fields = self._fields()
-        key = f"key-{self._tags}" if rng.random() < 0.6 else None
-        request = Request(fields["timestamp"], account_id, key, self.hub.now)
-        self.requests.append(request)
-        for _ in range(_POSTS_MAX if key else 1):
+        fields = self.fields()
+        request = self.request(account_id, fields, has_key=rng.random() < 0.6)
+        if request.key and rng.random() < self.scenario.twins:
+            request.sendings += 1
+            self.client(partial(self._twin, f"{name}'", request, fields))
+        for _ in range(_POSTS_MAX if request.key else 1):
             self._try(name, request, fields)
             if request.order_id is not None:
                 break
             self.clients.sleep(0.4 * rng.random())
-        if key and request.order_id and rng.random() < 0.3:
+        if request.key and request.order_id and rng.random() < 0.3:
             self.clients.sleep(0.3 * rng.random())
             self._try(name, request, fields)
             if rng.random() < 0.3:
-                other = {**fields, "share_price": "7777"}
-                self._expect(name, lambda api: api.place(account_id, other, key), 422)
+                self._reuse(name, request, fields)
+        elif request.key and request.order_id and rng.random() < 0.2:
+            self.client(partial(self._repeat_later, f"{name}''", request, fields))
         return request
+
+    def request(self, account_id: int, fields: dict[str, str], *, has_key: bool) -> Request:
+        """A request for an order. Other accounts' clients use the same keys."""
+        self._keys[account_id] += has_key
+        key = f"key-{self._keys[account_id]}" if has_key else None
+        request = Request(fields["timestamp"], account_id, key, self.hub.now)
+        self.requests.append(request)
+        return request
+
+    def _twin(self, name: str, request: Request, fields: dict[str, str]) -> None:
+        """The same request once more, at the same time or a little later."""
+        if self.rng.random() < 0.5:
+            self.clients.sleep(0.05 * self.rng.random())
+        self._try(name, request, fields)
+
+    def _repeat_later(self, name: str, request: Request, fields: dict[str, str]) -> None:
+        """The same request once more, when its answer was long there."""
+        self.clients.sleep(self.scenario.span * self.rng.random())
+        self._try(name, request, fields)
+
+    def _reuse(self, name: str, request: Request, fields: dict[str, str]) -> None:
+        """Send another order under a key that was used."""
+        changed, value = self.rng.choice(
+            (
+                ("share_price", "7777"),
+                ("total_shares", "7777"),
+                ("issuer_name", "OTHER"),
+                ("operation", "SELL" if fields["operation"] == "BUY" else "BUY"),
+                ("timestamp", DAWN.isoformat()),
+            )
+        )
+        other = {**fields, changed: value}
+        statuses = (422, 409) if request.sendings > 1 else (422,)
+        self._expect(name, lambda api: api.place(request.account_id, other, request.key), *statuses)
 
     def _try(self, name: str, request: Request, fields: dict[str, str]) -> None:
         account_id, key = request.account_id, request.key
-        answer = self._http(name, lambda api: api.place(account_id, fields, key), "posts", fields)
+        answer = self.http(name, lambda api: api.place(account_id, fields, key), "posts", fields)
+        self.hear(name, request, answer)
+
+    def hear(self, name: str, request: Request, answer: Answer | None) -> None:
+        """Note what was answered to a request for an order, and hold it against what was before."""
         if answer is None or answer.status == 503:
             request.is_maybe |= answer is None or _MAYBE in answer.detail
             return
+        if answer.status == 409 and request.sendings > 1:
+            self.hub.counts["keys on their way"] += 1
+            return
         if answer.status != 202:
-            self._say(f"{name} was answered {answer.status} {answer.detail} to {request}")
+            self.say(f"{name} was answered {answer.status} {answer.detail} to {request}")
             return
         self.hub.counts["accepted"] += 1
         if answer.is_repeated:
             self.hub.counts["idempotent replays"] += 1
+        request.is_fresh |= not answer.is_repeated
         if request.order_id is None:
             request.answered_at, request.first_answer = self.hub.now, answer.body
-            request.order_id, request.is_fresh = answer.made, not answer.is_repeated
+            request.order_id = answer.made
         elif (request.order_id, request.first_answer) != (answer.made, answer.body):
-            self._say(f"a repeated request got another answer: {request}, {answer}")
+            self.say(f"a repeated request got another answer: {request}, {answer}")
 
-    def _expect(self, name: str, call: Callable[[ApiProcess], Answer], status: int) -> None:
-        answer = self._http(name, call, f"expects {status}")
-        if answer is not None and answer.status not in (status, 503):
-            self._say(f"{name} was answered {answer} where {status} belongs")
+    def _expect(self, name: str, call: Callable[[ApiProcess], Answer], *statuses: int) -> None:
+        answer = self.http(name, call, f"expects {statuses[0]}")
+        if answer is not None and answer.status not in (*statuses, 503):
+            self.say(f"{name} was answered {answer} where {statuses[0]} belongs")
 
     def _poll_another(self, name: str) -> None:
         known = [request for request in self.requests if request.order_id]
         if known:
             request = self.rng.choice(known)
-            self._poll(name, request.account_id, str(request.order_id))
+            self.poll(name, request.account_id, str(request.order_id))
 
-    def _poll(self, name: str, account_id: int, order_id: str) -> None:
+    def poll(self, name: str, account_id: int, order_id: str) -> None:
         """Read an order, and hold the answer against what anybody saw before."""
         before = self.seen.get((account_id, order_id))
-        answer = self._http(
+        answer = self.http(
             name, lambda api: api.show(account_id, order_id), "reads", brief(account_id, order_id)
         )
         if answer is None or answer.status == 503:
             return
         if answer.status != 200:
-            self._say(f"{name} reads {brief(account_id, order_id)}: {answer}")
+            self.say(f"{name} reads {brief(account_id, order_id)}: {answer}")
             return
-        status = str(json.loads(answer.body)["status"])
+        shown = json.loads(answer.body)
+        status = str(shown["status"])
+        if (shown["account_id"], shown["id"]) != (account_id, order_id):
+            self.say(f"{name} reads {brief(account_id, order_id)} and is shown {answer.body!r}")
         self.hub.note(name, f"sees {brief(account_id, order_id)}", status)
         if before is not None and (before.status, before.body) != (status, answer.body):
-            self._say(
+            self.say(
                 f"{brief(account_id, order_id)} was {before.status} at {before.at:.6f}, and"
                 f" {status} to a read begun after that: {before.body!r} {answer.body!r}"
             )
@@ -612,25 +708,33 @@ class World:
         """Cancel an order, and hold the answer against what anybody saw before."""
         before = self.seen.get((account_id, order_id))
         what = brief(account_id, order_id)
-        answer = self._http(name, lambda api: api.cancel(account_id, order_id), "cancels", what)
+        answer = self.http(name, lambda api: api.cancel(account_id, order_id), "cancels", what)
         if answer is None or answer.status == 503:
             return
         if answer.status == 409:
             self.hub.counts["cancellations refused"] += 1
+            is_replayed = (account_id, order_id) in self.watch.touched
+            if self._status_of(account_id, order_id) == "pending" and not is_replayed:
+                self.say(f"{what} is pending, and was called decided")
             if before is not None and before.status == "cancelled":
-                self._say(f"{what} was cancelled at {before.at:.6f}, and cannot be after that")
+                self.say(f"{what} was cancelled at {before.at:.6f}, and cannot be after that")
             return
         status = json.loads(answer.body)["status"] if answer.status == 200 else None
         if status != "cancelled":
-            self._say(f"{name} cancels {what}: {answer}")
+            self.say(f"{name} cancels {what}: {answer}")
             return
         self.hub.counts["cancelled by clients"] += 1
         if before is not None and before.body != answer.body:
-            self._say(f"{what} was {before.status} at {before.at:.6f}, and cancelled after that")
+            self.say(f"{what} was {before.status} at {before.at:.6f}, and cancelled after that")
         self.seen.setdefault((account_id, order_id), Seen(self.hub.now, status, answer.body))
 
-    def _http(
-        self, name: str, call: Callable[[ApiProcess], Answer], what: str, *details: Any
+    def http(
+        self,
+        name: str,
+        call: Callable[[ApiProcess], Answer],
+        what: str,
+        *details: Any,
+        seconds_max: float = CLIENT_SECONDS_MAX,
     ) -> Answer | None:
         """One request to some API process; None if no answer came."""
         hub, rng = self.hub, self.rng
@@ -648,9 +752,9 @@ class World:
 
         api.when_it_dies.append(done.set)
         hub.spawn(api, handle)
-        done.wait(CLIENT_SECONDS_MAX)
+        done.wait(seconds_max)
         if not answers and api.is_alive:
-            self._say(f"{name} waited {CLIENT_SECONDS_MAX} s for an answer")
+            self.say(f"{name} waited {seconds_max} s for an answer")
         if done.set in api.when_it_dies:
             api.when_it_dies.remove(done.set)
         hub.pause(_HTTP_SECONDS * rng.random())
@@ -667,7 +771,8 @@ class World:
     def _cash(self) -> int:
         return self.rng.choice((0, 30, 60, 100, 200, 400))
 
-    def _fields(self) -> dict[str, str]:
+    def fields(self) -> dict[str, str]:
+        """What an order asks for."""
         rng = self.rng
         self._tags += 1
         # To the microsecond it is the tag by which the table's items are told apart.
@@ -676,10 +781,14 @@ class World:
         return {
             "timestamp": at.isoformat(),
             "operation": rng.choice(("BUY", "BUY", "BUY", "SELL")),
-            "issuer_name": POISON if rng.random() < self.scenario.poison else rng.choice(_ISSUERS),
+            "issuer_name": self._issuer(),
             "total_shares": str(rng.randint(1, 4)),
             "share_price": str(rng.randint(1, 20)),
         }
+
+    def _issuer(self) -> str:
+        is_hard = self.rng.random() < self.scenario.poison
+        return self.rng.choice((POISON, PUZZLE) if is_hard else _ISSUERS)
 
     # What an operator does.
 
@@ -703,8 +812,11 @@ class World:
             known = [(one.account_id, one.order_id) for one in self.requests if one.order_id]
             if parked and self.rng.random() < 0.8:
                 order = self.rng.choice(parked)
+                if self.rng.random() < 0.5:
+                    self.poll(operator.name, order.account_id, order.id)
                 parking.replay(gateway, (order.account_id, order.id), sleep=operator.sleep)
                 self.hub.counts["replays"] += 1
+                self._check_replayed(order)
                 queue.publish([(order.account_id, order.id)], operator.clock())
             elif known and self.rng.random() < 0.7:
                 account_id, order_id = self.rng.choice(known)
@@ -712,11 +824,23 @@ class World:
                     gateway, (account_id, str(order_id)), operator.clock, sleep=operator.sleep
                 )
                 self.hub.counts["cancels"] += 1
+                if self._status_of(account_id, str(order_id)) != "cancelled":
+                    self.say(f"{brief(account_id, str(order_id))} is not, but was called cancelled")
         except (InterventionRefused, StoreError, QueueUnavailable) as error:
             operator.note("is refused:", error)
         done.set()
 
-    def _say(self, problem: str) -> None:
+    def _check_replayed(self, order: ParkedOrder) -> None:
+        item = self.table.items[f"ACCOUNT#{order.account_id}", f"ORDER#{order.id}"]
+        parked_at = order.parking.at.isoformat() if order.parking else ""
+        if item["status"]["S"] == "failed" and item["decided_at"]["S"] == parked_at:
+            self.say(f"{brief(order.account_id, order.id)} was called replayed, and is parked")
+
+    def _status_of(self, account_id: int, order_id: str) -> str:
+        item = self.table.items[f"ACCOUNT#{account_id}", f"ORDER#{order_id}"]
+        return str(item["status"]["S"])
+
+    def say(self, problem: str) -> None:
         self.problems.append(problem)
         self.hub.note("CHECK", "FAILS:", problem)
 

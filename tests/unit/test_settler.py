@@ -1,5 +1,6 @@
 """Settling against the store: in sequence, once, and past whatever cannot be decided."""
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -57,6 +58,8 @@ from tests.unit.factories import (
 from worker.processing import (
     BACKOFF_SECONDS_FIRST,
     BACKOFF_SECONDS_MAX,
+    PARTS_LOOKS_MAX,
+    PARTS_SECONDS_FIRST,
     ROUNDS_MAX,
     SETTLE_SECONDS_MAX,
 )
@@ -233,6 +236,65 @@ def test_a_replayed_order_is_decided_though_later_ones_are(gateway: HookedGatewa
     settler.settle([ref(first)])
     assert statuses(gateway, [first]) == ["executed"]
     assert stored_account(gateway).decided_through == second.id
+
+
+class Landing(Counting):
+    """A table whose newest transaction shows itself in parts.
+
+    Queries do not find the orders ``hidden``; batches find the items ``old`` in place of others.
+    """
+
+    def __init__(self, gateway: Gateway, *hidden: Order) -> None:
+        super().__init__(gateway)
+        self.hidden = {order.id for order in hidden}
+        self.old: list[keys.Item] = []
+
+    def batch_get(self, keys: Sequence[keys.Key]) -> list[keys.Item]:
+        found = {(one["pk"]["S"], one["sk"]["S"]): one for one in super().batch_get(keys)}
+        return [*(found | {(one["pk"]["S"], one["sk"]["S"]): one for one in self.old}).values()]
+
+    def query(self, **arguments: Any) -> tuple[list[keys.Item], keys.Key | None]:
+        page, last = super().query(**arguments)
+        return [item for item in page if keys.order_of(item)[1] not in self.hidden], last
+
+
+@pytest.mark.parametrize("count", [3, SETTLEMENT_ORDERS_MAX + 2])
+def test_an_order_whose_transaction_shows_it_last_is_not_overtaken(
+    gateway: HookedGateway, count: int
+) -> None:
+    orders = accepted(gateway, *range(1, count + 1), cash="10000")
+    landing = Landing(gateway, orders[1])
+    time = FakeTime(then=landing.hidden.clear)
+    assert make_settler(landing, time=time).settle([ref(orders[-1])]) == []
+    assert [stored_order(gateway, order).sequence for order in orders] == [*range(1, count + 1)]
+    assert time.pauses == [PARTS_SECONDS_FIRST]
+
+
+def test_orders_that_the_head_does_not_count_yet_are_left_to_their_own_message(
+    gateway: HookedGateway,
+) -> None:
+    orders = accepted(gateway, 1, 2)
+    head = gateway.get(keys.head_key(1))
+    assert head is not None
+    later = [make_order("BUY", f"ISSUER {number}", number=number) for number in (3, 4)]
+    accept(gateway, *later)
+    landing = Landing(gateway, later[0])
+    landing.old = [head]
+    assert make_settler(landing).settle([ref(orders[1])]) == []
+    assert statuses(gateway, [*orders, *later]) == ["executed", "executed", "pending", "pending"]
+
+
+def test_an_account_of_which_more_is_counted_than_there_is_is_waited_for_and_then_settled(
+    gateway: HookedGateway,
+) -> None:
+    first, second = accepted(gateway, 1, 2)
+    overwrite(gateway, keys.head_key(1), "accepted", {"N": "9"})
+    landing = Landing(gateway)
+    time = FakeTime()
+    assert make_settler(landing, time=time).settle([ref(second)]) == []
+    assert statuses(gateway, [first, second]) == ["executed", "executed"]
+    assert landing.queries == PARTS_LOOKS_MAX + 1
+    assert time.pauses == [PARTS_SECONDS_FIRST * 2**number for number in range(PARTS_LOOKS_MAX)]
 
 
 def test_the_usual_message_costs_one_read_and_one_write(gateway: HookedGateway) -> None:
@@ -653,6 +715,41 @@ def test_an_order_that_was_tried_too_often_is_parked_untried(gateway: HookedGate
     make_settler(gateway, attempts_max=ATTEMPTS_MAX).settle([ref(deadly), ref(behind)])
     assert statuses(gateway, [deadly, behind]) == ["failed", "executed"]
     assert stored_account(gateway).account.cash == 990
+
+
+class KilledError(BaseException):
+    """The process died: nothing in it goes on."""
+
+
+@pytest.mark.parametrize(
+    ("deadly", "expected"),
+    [
+        ([0, 1], ["failed", "failed", "executed"]),
+        ([0, 1, 2], ["failed", "failed", "failed"]),
+        ([1], ["executed", "failed", "executed"]),
+        ([2], ["executed", "executed", "failed"]),
+    ],
+)
+def test_orders_that_kill_their_worker_are_parked_and_no_others(
+    gateway: HookedGateway,
+    monkeypatch: pytest.MonkeyPatch,
+    deadly: Sequence[int],
+    expected: Sequence[str],
+) -> None:
+    orders = accepted(gateway, 1, 2, 3)
+    killers = {orders[place].id for place in deadly}
+
+    def decide_or_die(account: Account, order: Order, rules: Rules) -> tuple[Account, Decision]:
+        if order.id in killers:
+            raise KilledError
+        return decide(account, order, rules)
+
+    monkeypatch.setattr("worker.processing.decide", decide_or_die)
+    settler = make_settler(gateway, attempts_max=ATTEMPTS_MAX)
+    for _ in range(len(orders) * (ATTEMPTS_MAX + 2)):
+        with contextlib.suppress(KilledError):
+            settler.settle(map(ref, orders), suspect=True)
+    assert statuses(gateway, orders) == expected
 
 
 def test_attempts_count_for_suspects_alone_and_for_the_first_of_an_account(

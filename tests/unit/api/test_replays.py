@@ -287,3 +287,21 @@ def test_a_key_is_free_again_whatever_became_of_its_request(
         line = {"account_id": account_id, "idempotency_key": "k", **order_body()}
         assert OtherClient(api).bulk([line])[0]["status"] == 500
     assert api.post(path_of(account_id), order_body(), key="k").status_code == 202
+
+
+def test_a_repetition_whose_order_is_not_to_be_seen_yet_is_told_that_it_is_on_its_way(
+    api: Api, account_id: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the transaction of the first request the key shows itself before the order."""
+    first = api.post(path_of(account_id), order_body(), key="k")
+    api.redis.flushall()
+    lines = [{"account_id": account_id, "idempotency_key": "k", **order_body()}]
+    with monkeypatch.context() as landing:
+        landing.setattr(Gateway, "get", lambda *_: None)
+        landing.setattr(Gateway, "batch_get", lambda *_: [])
+        again = api.post(path_of(account_id), order_body(), key="k")
+        (answer,) = OtherClient(api).bulk(lines)
+    problem_of(again, 409, "IDEMPOTENCY_KEY_IN_FLIGHT")
+    assert answer["problem"]["code"] == "IDEMPOTENCY_KEY_IN_FLIGHT"
+    assert api.post(path_of(account_id), order_body(), key="k").data == first.data
+    assert OtherClient(api).bulk(lines)[0]["order"] == json_of(first)

@@ -171,42 +171,50 @@ def test_an_unreadable_order_is_loaded_as_such(gateway: Gateway) -> None:
 
 # Undecided orders of an account
 
+NEWEST = order_id(99)
+
 
 def test_undecided_orders_follow_after_the_last_decided_one(gateway: Gateway) -> None:
     orders = accepted(gateway, 1, 2, 3, 4)
     accepted(gateway, 5, account_id=2)
-    assert ids(reads.undecided_after(gateway, 1, NO_ORDER_ID, 10)) == ids_of(1, 2, 3, 4)
+    assert ids(reads.undecided_after(gateway, 1, NO_ORDER_ID, NEWEST, 10)) == ids_of(1, 2, 3, 4)
     settle(gateway, *orders[:2])
-    assert ids(reads.undecided_after(gateway, 1, order_id(2), 10)) == ids_of(3, 4)
-    assert ids(reads.undecided_after(gateway, 1, NO_ORDER_ID, 10)) == ids_of(3, 4)
+    assert ids(reads.undecided_after(gateway, 1, order_id(2), NEWEST, 10)) == ids_of(3, 4)
+    assert ids(reads.undecided_after(gateway, 1, NO_ORDER_ID, NEWEST, 10)) == ids_of(3, 4)
 
 
 def test_the_order_from_which_on_is_not_among_them(gateway: Gateway) -> None:
     accepted(gateway, 1, 2)
-    assert ids(reads.undecided_after(gateway, 1, order_id(1), 10)) == ids_of(2)
-    assert reads.undecided_after(gateway, 1, order_id(2), 10) == []
+    assert ids(reads.undecided_after(gateway, 1, order_id(1), NEWEST, 10)) == ids_of(2)
+    assert reads.undecided_after(gateway, 1, order_id(2), NEWEST, 10) == []
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3])
 def test_the_oldest_undecided_orders_come_first(gateway: Gateway, limit: int) -> None:
     accepted(gateway, 1, 2, 3, 4)
-    found = reads.undecided_after(gateway, 1, NO_ORDER_ID, limit)
+    found = reads.undecided_after(gateway, 1, NO_ORDER_ID, NEWEST, limit)
     assert ids(found) == ids_of(1, 2, 3, 4)[:limit]
+
+
+def test_orders_that_are_newer_than_the_newest_known_are_left_out(gateway: Gateway) -> None:
+    accepted(gateway, 1, 2, 3, 4)
+    found = reads.undecided_after(gateway, 1, order_id(1), order_id(3), 10)
+    assert ids(found) == ids_of(2, 3)
 
 
 def test_undecided_orders_are_found_behind_any_number_of_decided_ones(gateway: Gateway) -> None:
     orders = accepted(gateway, *range(1, 9))
     for order in orders[:6]:  # parked while the account could not be read
         commits.park_unreadable_account(gateway, 1, order.id, NOON, "unreadable")
-    assert ids(reads.undecided_after(gateway, 1, NO_ORDER_ID, 2)) == ids_of(7, 8)
+    assert ids(reads.undecided_after(gateway, 1, NO_ORDER_ID, NEWEST, 2)) == ids_of(7, 8)
 
 
 def test_an_unreadable_order_waits_for_its_decision_too(gateway: Gateway) -> None:
     broken, _ = accepted(gateway, 1, 2)
     overwrite(gateway, keys.order_key(*ref(broken)), "operation", {"S": "HOLD"})
-    assert ids(reads.undecided_after(gateway, 1, NO_ORDER_ID, 10)) == ids_of(1, 2)
+    assert ids(reads.undecided_after(gateway, 1, NO_ORDER_ID, NEWEST, 10)) == ids_of(1, 2)
     overwrite(gateway, keys.order_key(*ref(broken)), "status", {"S": "failed"})
-    assert ids(reads.undecided_after(gateway, 1, NO_ORDER_ID, 10)) == ids_of(2)
+    assert ids(reads.undecided_after(gateway, 1, NO_ORDER_ID, NEWEST, 10)) == ids_of(2)
 
 
 # Undecided orders of all accounts
