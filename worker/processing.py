@@ -73,15 +73,11 @@ class _Work:
 
     waiting: dict[int, set[str]]
     suspect: bool
-<<<<<<< HEAD
     deadline: float
-    counted: dict[int, Undecided] = field(default_factory=dict)
-=======
     counted: dict[OrderRef, Undecided] = field(default_factory=dict)
     """Orders of which an attempt is counted, and that are not decided yet."""
     careful: set[int] = field(default_factory=set)
     """Accounts whose orders are decided one at a time."""
->>>>>>> r-sim
     patience: float = TURN_WAIT_SECONDS_MAX
     """Seconds that are left to wait for others' turns."""
     looks: int = PARTS_LOOKS_MAX
