@@ -3,8 +3,9 @@
 A scan is no snapshot: an order read after its account may be decided by then. What belongs to an
 account is therefore held back until the account's two own items are read again. Both count: the
 one each decision, the other each acceptance. If neither moved, nothing between the two reads did.
-An account that moved is read anew, and then only what can still change, until it stands still for
-the time of that: final orders never change, so a look at a busy account is soon a short one.
+An account that moved is read anew, and then only what has changed, until it decides nothing for the
+time of that: final orders never change, so a look at a busy account is soon a short one. Orders
+that are accepted meanwhile are passed over, and the head of before does not know of them.
 
 Accounts have nothing to do with each other, so one moment for each is enough. What is left are
 idempotency keys: see ``_is_young``.
@@ -29,6 +30,9 @@ from shared.order_store.keys import ACCOUNT_KIND, EXPIRES_AT, HEAD_KIND, PK, SK,
 
 LOOKS_MAX: Final = 500
 """Looks at an account that goes on being traded; each reads little more than what has changed."""
+
+STILL_LOOKS: Final = 3
+"""Looks in a row at which nothing moves: then an account is believed whose counts are wrong."""
 
 CLOCKS_APART: Final = timedelta(minutes=1)
 """How far the API's clocks may be from ours, for the age of idempotency keys."""
@@ -254,11 +258,14 @@ class Snapshot:
     def _read_anew(self, account_id: int) -> None:
         look = _Look(self._reader, account_id, self._hold)
         before = self._marks([account_id])[account_id]
+        still = 0
         for _ in range(LOOKS_MAX):
             rest = look.at(before)
             after = self._marks([account_id])[account_id]
-            if rest is not None and before == after:
-                for mark in filter(None, after):
+            still = still + 1 if before == after else 0
+            is_moment = before[0] == after[0] and look.adds_up(before)
+            if rest is not None and (is_moment or still >= STILL_LOOKS):
+                for mark in filter(None, before):
                     self._put(line_of(mark))
                 self._put_all(look.final)
                 self._put_all(rest)
@@ -321,6 +328,14 @@ class _Look:
         for item in (*self._pending.values(), *self._others.values()):
             rest.add(item)
         return rest
+
+    def adds_up(self, before: Marks) -> bool:
+        """As many are pending as the counts of ``before`` say.
+
+        Then acceptances meanwhile do no harm, if nothing was decided: what they made is passed
+        over.
+        """
+        return len(self._pending) == _counts(before)[1]
 
     def _pages(self) -> Iterable[list[Item]]:
         if self._through is None:

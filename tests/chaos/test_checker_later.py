@@ -256,7 +256,8 @@ def show_pending_after_a_refused_cancellation(calls: list[Call], table: Table) -
     """Nothing else told before that the order was decided."""
     first = [call for call in calls if call.op == "open"]
     pending = polled(4, 4.6, **PENDING)
-    return [*first, placed(4, 4), too_late(4, 4.4), pending, *calls[1:7]], table
+    others = [*calls[1:7], by_hand("replay", 5, 5.6)]
+    return [*first, placed(4, 4), too_late(4, 4.4), pending, *others], table
 
 
 def lose_a_line(calls: list[Call], table: Table) -> Story:
@@ -489,6 +490,10 @@ def show_a_damaged_order_that_never_was(calls: list[Call], table: Table) -> Stor
     return [*calls, polled_damaged(6, 6.2)], table
 
 
+def show_a_repaired_order_with_another_price(calls: list[Call], table: Table) -> Story:
+    return [*calls, polled(5, 5.7, **PENDING, share_price="11")], table
+
+
 def answer_500_for_an_order_that_nobody_damaged(calls: list[Call], table: Table) -> Story:
     return [*calls, placed(6, 11, status=500, body='{"code": "INTERNAL_ERROR"}')], table
 
@@ -571,6 +576,7 @@ LIES: list[tuple[Callable[[list[Call], Table], Story], str]] = [
     (show_another_time_of_arrival, checker.WRONG_READ),
     (show_another_final_answer, checker.WRONG_READ),
     (show_a_damaged_order_that_never_was, checker.WRONG_READ),
+    (show_a_repaired_order_with_another_price, checker.WRONG_READ),
     (answer_500_for_an_order_that_nobody_damaged, checker.WRONG_ANSWER),
     (answer_400_for_a_damaged_order, checker.WRONG_ANSWER),
     (replay_what_nobody_replayed, checker.STATUS_WENT_BACK),
