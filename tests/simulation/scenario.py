@@ -139,6 +139,7 @@ def _workers_die(scenario: Scenario, rng: Random) -> None:
     scenario.trouble = {STORE: rng.choice((0.0, 0.05)), CACHE: rng.choice((0.0, 0.2))}
     scenario.answers_lost = rng.choice((0.05, 0.3))
     scenario.cancels = rng.choice((0.0, 0.3))
+    scenario.unprocessed = rng.choice((0.0, 0.1))
     scenario.crash = {"worker": rng.choice((0.02, 0.08, 0.15))}
     scenario.habits = Habits(
         repeats=rng.choice((0.0, 0.2)),
