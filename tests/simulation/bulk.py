@@ -11,7 +11,7 @@ from tests.simulation.checks import Answer, Request
 if TYPE_CHECKING:
     from tests.simulation.world import ApiProcess, World
 
-_LINES_MAX: Final = 8
+_LINES_MAX: Final = 7
 _TRIES_MAX: Final = 6
 _SECONDS_MAX: Final = 10.0
 _NOT_AN_ORDER: Final = b'{"account_id": 1}'

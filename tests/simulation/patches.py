@@ -15,6 +15,7 @@ from greenlet import getcurrent
 import api.acceptance
 import api.bulk
 import api.group_commit
+import api.status
 import api.turns
 import shared.domain.decision
 import shared.ids
@@ -186,6 +187,7 @@ def installed() -> Iterator[None]:
         (api.bulk, "MESSAGE_ORDERS_MAX", BULK_MESSAGE_ORDERS_MAX),
         (api.group_commit, "threading", _Threading),
         (api.turns, "threading", _Threading),
+        (api.status, "_let_others_come", lambda: running.hub.pause(0.0)),
         (shared.order_store.keys, "UNDECIDED_SHARDS", SHARDS),
         (shared.order_store.reads, "UNDECIDED_SHARDS", SHARDS),
         (worker.processing, "decide", _decide_or_die),

@@ -106,7 +106,7 @@ def _draw_cast(scenario: Scenario, rng: Random) -> None:
     landing = rng.choice((0.0, 0.005, 0.05))
     scenario.landing = landing if scenario.keeps_tokens else 0.0
     scenario.twins = rng.choice((0.0, 0.2))
-    scenario.bulks = rng.choice((0.0, 0.0, 0.3))
+    scenario.bulks = rng.choice((0.0, 0.0, 0.0, 0.3))
     scenario.followers = rng.choice((0, 0, 1))
     # Without them every meeting at a busy account is a conflict.
     scenario.takes_turns = rng.random() < 0.5
@@ -139,6 +139,7 @@ def _workers_die(scenario: Scenario, rng: Random) -> None:
     scenario.trouble = {STORE: rng.choice((0.0, 0.05)), CACHE: rng.choice((0.0, 0.2))}
     scenario.answers_lost = rng.choice((0.05, 0.3))
     scenario.cancels = rng.choice((0.0, 0.3))
+    scenario.unprocessed = rng.choice((0.0, 0.1))
     scenario.crash = {"worker": rng.choice((0.02, 0.08, 0.15))}
     scenario.habits = Habits(
         repeats=rng.choice((0.0, 0.2)),

@@ -640,7 +640,7 @@ class World:
             )
         )
         other = {**fields, changed: value}
-        statuses = (422, 409) if request.sendings > 1 else (422,)
+        statuses = (422, 409) if request.sendings > 1 or request.is_maybe else (422,)
         self._expect(name, lambda api: api.place(request.account_id, other, request.key), *statuses)
 
     def _try(self, name: str, request: Request, fields: dict[str, str]) -> None:
@@ -653,7 +653,8 @@ class World:
         if answer is None or answer.status == 503:
             request.is_maybe |= answer is None or _MAYBE in answer.detail
             return
-        if answer.status == 409 and request.sendings > 1:
+        if answer.status == 409 and (request.sendings > 1 or request.is_maybe):
+            # Another sending, or an earlier one that had no answer.
             self.hub.counts["keys on their way"] += 1
             return
         if answer.status != 202:

@@ -301,6 +301,16 @@ def test_what_an_interrupted_request_left_is_made_up_by_sending_it_again(api: Ap
     assert shares(api, account_id) == [1, 2, 3, 4, 5]
 
 
+def test_a_line_s_key_is_the_request_s_with_the_number_of_the_line(api: Api) -> None:
+    account_id = api.open_account()
+    first, second = answers_to(api, [line(account_id), "", line(account_id, total_shares=2)], "k")
+    for answer, body in ((first, order_body()), (second, order_body(total_shares=2))):
+        path = f"/v1/accounts/{account_id}/orders"
+        again = api.post(path, body, key=f"k/{answer['line']}")
+        assert json_of(again) == answer["order"]
+    assert [first["line"], second["line"]] == [1, 3]
+
+
 def test_a_line_s_own_key_is_the_single_route_s(api: Api) -> None:
     account_id = api.open_account()
     body = order_body()

@@ -267,10 +267,12 @@ def test_lines_whose_key_is_on_its_way_have_to_wait_and_no_others(
             {"account_id": account_id, "idempotency_key": "other", **order_body(total_shares=4)},
         ]
         answers = OtherClient(api).bulk(lines)
+        again = api.post(path_of(account_id), order_body(), key="k")
         gate.opened.set()
         assert first.result(WAIT_SECONDS).status_code == 202
 
     assert [answer["status"] for answer in answers] == [202, 409, 202]
+    problem_of(again, 409, "IDEMPOTENCY_KEY_IN_FLIGHT")
     assert answers[1]["problem"]["code"] == "IDEMPOTENCY_KEY_IN_FLIGHT"
     assert orders_in(api, account_id) == 3
 

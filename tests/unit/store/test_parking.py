@@ -352,6 +352,17 @@ def test_a_replay_whose_answer_was_lost_counts_once(
     assert len(stored_order(gateway, order).parked) == 1
 
 
+def test_a_replay_that_was_not_done_is_not_taken_for_an_earlier_one(gateway: HookedGateway) -> None:
+    order, _ = opened_with(gateway, 1, 2)
+    for minutes in (0, 1):
+        park_in_sequence(gateway, order, NOON + seconds(60 * minutes))
+        if minutes:
+            gateway.before.append(fail_with(StoreOutcomeUnknown("lost")))
+        replay(gateway, order)
+        assert status_of(gateway, order) is OrderStatus.PENDING
+    assert len(stored_order(gateway, order).parked) == 2
+
+
 @pytest.mark.parametrize("change", [replay, cancel])
 def test_a_change_whose_last_answer_was_lost_is_known_to_be_done(
     gateway: HookedGateway, change: Callable[..., None]
