@@ -1,8 +1,9 @@
 """The simulation's table with a real one beside it: each call is made on both, and compared.
 
 The schedule goes on with what the model says, so it stays the schedule of its seed. What the model
-makes up of the network (lost answers, stale reads, an index that lags) is not asked of the engine;
-tokens are not either, for theirs runs on the engine's clock.
+makes up (lost answers, stale reads, an index that lags, transactions that show themselves in parts
+and the conflicts with them) is not asked of the engine; tokens are not either, for theirs runs on
+the engine's clock.
 """
 
 from collections import Counter
@@ -18,7 +19,7 @@ from tests.simulation import world
 from tests.simulation.dynamodb import Table
 from tests.simulation.expressions import Item
 
-_UNCOMPARED: Final = "IdempotentParameterMismatchException"
+_OF_TOKENS: Final = ("IdempotentParameterMismatchException", "TransactionInProgressException")
 
 Outcome = tuple[Any, ...]
 
@@ -79,14 +80,14 @@ class MirroredTable(Table):
         mirror.client.create_table(**table_definition(real_name))
 
     def get_item(self, **arguments: Any) -> dict[str, Any]:
-        return self._on_both("get_item", arguments, is_comparable=_is_consistent(arguments))
+        return self._on_both("get_item", arguments, is_comparable=self._is_certain(arguments))
 
     def batch_get_item(self, **arguments: Any) -> dict[str, Any]:
         (request,) = arguments["RequestItems"].values()
-        return self._on_both("batch_get_item", arguments, is_comparable=_is_consistent(request))
+        return self._on_both("batch_get_item", arguments, is_comparable=self._is_certain(request))
 
     def query(self, **arguments: Any) -> dict[str, Any]:
-        return self._on_both("query", arguments, is_comparable=_is_consistent(arguments))
+        return self._on_both("query", arguments, is_comparable=self._is_certain(arguments))
 
     def put_item(self, **arguments: Any) -> dict[str, Any]:
         return self._on_both("put_item", arguments)
@@ -110,12 +111,18 @@ class MirroredTable(Table):
             answer = getattr(super(), name)(**arguments)
         except ClientError as error:
             refusal = error
-        is_repeated = self.token_hits > hits or _code_of(refusal) == _UNCOMPARED
-        if is_comparable and not is_repeated:
+        is_repeated = self.token_hits > hits or _code_of(refusal) in _OF_TOKENS
+        if is_comparable and not is_repeated and not _is_conflict(refusal):
             self._compare(name, arguments, _outcome(name, answer, refusal))
         if refusal is not None:
             raise refusal
         return answer
+
+    def _is_certain(self, request: Mapping[str, Any]) -> bool:
+        """Tell whether there is one answer to a read: it is consistent, and nothing half shown."""
+        return bool(request.get("ConsistentRead")) and not any(
+            map(self._is_landing, self._unlanded)
+        )
 
     def _compare(self, name: str, arguments: Mapping[str, Any], ours: Outcome) -> None:
         asked = _renamed(arguments, self.name, self.real_name)
@@ -130,8 +137,13 @@ class MirroredTable(Table):
         self._mirror.note(name, ours, theirs)
 
 
-def _is_consistent(arguments: Mapping[str, Any]) -> bool:
-    return bool(arguments.get("ConsistentRead"))
+def _is_conflict(refusal: ClientError | None) -> bool:
+    """Tell whether a write met a transaction that is under way: the engine knows none."""
+    if refusal is None:
+        return False
+    response: Any = refusal.response
+    codes = [reason.get("Code") for reason in response.get("CancellationReasons", [])]
+    return "TransactionConflict" in codes or _code_of(refusal) == "TransactionConflictException"
 
 
 def _outcome(name: str, answer: Mapping[str, Any], refusal: ClientError | None) -> Outcome:

@@ -1,26 +1,21 @@
 """The table's model against what it models: the same calls, the same answers."""
 
 import itertools
-import random
-from collections.abc import Callable, Iterator, Sequence
-from random import Random
+from collections.abc import Callable, Iterator
 from typing import Any, cast
-from uuid import NAMESPACE_OID, uuid5
 
 import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from shared.order_store import accepts, commits, parking, reads
+from shared.order_store import accepts, reads
 from shared.order_store.accepts import AcceptRefused
 from shared.order_store.gateway import Gateway
 from shared.order_store.records import OpenedAccount
 from shared.order_store.table import table_definition
-from tests.simulation import patches
 from tests.simulation.dynamodb import Table
-from tests.simulation.scenario import CALM, OPERATOR, STORM, draw
-from tests.simulation.world import INDEXES, TABLE, World
+from tests.simulation.world import INDEXES
 from tests.stack import Engines
 from tests.unit.factories import (
     NOON,
@@ -322,8 +317,8 @@ class Caller:
     """Makes calls on a table of its own and keeps what can be compared."""
 
     def __init__(self, client: Any, table_name: str) -> None:
-        self.client = client
-        self.table_name = table_name
+        self._client = client
+        self._table_name = table_name
 
     def __call__(self, name: str, arguments: dict[str, Any]) -> Any:
         try:
@@ -340,10 +335,10 @@ class Caller:
             )
 
     def _answer(self, name: str, arguments: dict[str, Any]) -> Any:
-        table = {"TableName": self.table_name}
+        table = {"TableName": self._table_name}
         if name == "batch_get_item":
-            answer = self.client.batch_get_item(RequestItems={self.table_name: arguments})
-            return sorted(answer["Responses"][self.table_name], key=lambda one: one["sk"]["S"])
+            answer = self._client.batch_get_item(RequestItems={self._table_name: arguments})
+            return sorted(answer["Responses"][self._table_name], key=lambda one: one["sk"]["S"])
         if name == "transact_write_items":
             actions = [
                 {kind: {**action, **table} for kind, action in one.items()}
@@ -351,20 +346,20 @@ class Caller:
             ]
             # Tokens are known to a whole DynamoDB, whatever the table.
             tokens = {
-                name: f"{self.table_name}-{value}"
+                name: f"{self._table_name}-{value}"
                 for name, value in arguments.items()
                 if name == "ClientRequestToken"
             }
-            self.client.transact_write_items(TransactItems=actions, **tokens)
+            self._client.transact_write_items(TransactItems=actions, **tokens)
             return "done"
-        answer = getattr(self.client, name)(**arguments, **table)
+        answer = getattr(self._client, name)(**arguments, **table)
         return answer.get("Item") or answer.get("Attributes")
 
     def _pages(self, arguments: dict[str, Any]) -> Iterator[Any]:
         """All items of a query: where a last full page ends, DynamoDB leaves to its engines."""
         start: dict[str, Any] = {}
         while True:
-            answer = self.client.query(TableName=self.table_name, **{**arguments, **start})
+            answer = self._client.query(TableName=self._table_name, **{**arguments, **start})
             assert len(answer["Items"]) <= arguments.get("Limit", 1_000)
             yield from answer["Items"]
             if "LastEvaluatedKey" not in answer:
@@ -416,125 +411,6 @@ def test_the_model_answers_as_the_engine_does(name: str, on_engine: Callable[[],
     ours, theirs = model(), on_engine()
 
     assert [ours(*call) for call in script] == [theirs(*call) for call in script]
-
-
-RECORDED = ((CALM, 10), (OPERATOR, 1), (OPERATOR, 10), (OPERATOR, 11), (STORM, 10))
-"""Schedules, without faults, whose calls are made again."""
-
-OPERATIONS = ("get_item", "batch_get_item", "query", "update_item", "transact_write_items")
-Made = tuple[str, dict[str, Any], Any]
-"""A call: its name, its arguments, what it was answered."""
-
-
-def said(name: str, answer: Any) -> Any:
-    """What of an answer, or of an error, has to be the same everywhere."""
-    if isinstance(answer, ClientError):
-        response: Any = answer.response
-        reasons = response.get("CancellationReasons", [])
-        refused = [(one.get("Code"), one.get("Item") or None) for one in reasons]
-        return response["Error"]["Code"], refused, response.get("Item")
-    if name == "batch_get_item":
-        (found,) = answer["Responses"].values()
-        return sorted(found, key=lambda one: (one["pk"]["S"], one["sk"]["S"]))
-    if name == "update_item":
-        shown = answer.get("Attributes", {})
-        return {name: value for name, value in shown.items() if name not in ("pk", "sk")}
-    return answer.get("Item") or answer.get("Items")
-
-
-def calls_of(kind: str, seed: int) -> list[Made]:
-    """Every call that the product makes in a schedule in which nothing fails."""
-    rng = Random(seed)
-    scenario = draw(rng, kind)
-    scenario.trouble, scenario.crash, scenario.outages, scenario.kills = {}, {}, [], 0
-    scenario.index_lag = scenario.landing = scenario.unprocessed = 0.0
-    scenario.twins, scenario.bulks, scenario.followers = 0.3, 0.3, 1
-    scenario.poison = 0.3 if kind == OPERATOR else 0.0
-    scenario.page_items_max = 1_000
-    world = World(seed, scenario, rng)
-    made: list[Made] = []
-
-    def keep(name: str) -> Callable[..., Any]:
-        call = getattr(world.table, name)
-
-        def kept(**arguments: Any) -> Any:
-            try:
-                answer = call(**arguments)
-            except ClientError as error:
-                made.append((name, arguments, said(name, error)))
-                raise
-            made.append((name, arguments, said(name, answer)))
-            return answer
-
-        return kept
-
-    for name in OPERATIONS:
-        setattr(world.table, name, keep(name))
-    with patches.installed():
-        patches.running.hub = world.hub
-        random.seed(seed)
-        assert not world.run().problems
-    return made
-
-
-def elsewhere(value: Any, table_name: str) -> Any:
-    """A call's arguments for another table, under tokens of its own."""
-    if isinstance(value, list):
-        return [elsewhere(one, table_name) for one in value]
-    if not isinstance(value, dict):
-        return value
-    changed = {
-        table_name if name == TABLE else name: elsewhere(one, table_name)
-        for name, one in value.items()
-    }
-    if "TableName" in changed:
-        changed["TableName"] = table_name
-    if "ClientRequestToken" in changed:
-        token = f"{table_name} {changed['ClientRequestToken']}"
-        changed["ClientRequestToken"] = str(uuid5(NAMESPACE_OID, token))
-    return changed
-
-
-def make_again(made: Sequence[Made], there: Caller) -> None:
-    """Make calls once more, on another table: each has to be answered as it was."""
-    for name, arguments, answer in made:
-        call = getattr(there.client, name)
-        try:
-            again = call(**elsewhere(arguments, there.table_name))
-        except ClientError as error:
-            again = error
-        assert said(name, again) == answer, (name, arguments)
-
-
-def test_the_calls_that_are_made_again_ask_for_all_that_deciding_rests_on() -> None:
-    asked = str([calls_of(*schedule) for schedule in RECORDED])
-
-    conditions = (
-        commits._IS_VERSION,
-        commits._IS_PENDING,
-        commits._IS_COUNT,
-        commits._IS_NO_COUNT,
-        parking._IS_THIS_PARKING,
-    )
-    assert not [condition for condition in conditions if condition not in asked]
-
-
-@pytest.mark.parametrize(("kind", "seed"), RECORDED)
-def test_moto_answers_the_calls_of_a_schedule_as_the_model_does(
-    kind: str, seed: int, on_moto: Callable[[], Caller]
-) -> None:
-    made = calls_of(kind, seed)
-
-    assert {name for name, _, _ in made} == set(OPERATIONS)
-    make_again(made, on_moto())
-
-
-@pytest.mark.integration
-@pytest.mark.parametrize(("kind", "seed"), RECORDED)
-def test_the_engine_answers_the_calls_of_a_schedule_as_the_model_does(
-    kind: str, seed: int, on_engine: Callable[[], Caller]
-) -> None:
-    make_again(calls_of(kind, seed), on_engine())
 
 
 def test_the_product_leaves_the_same_table_on_the_model_as_on_moto() -> None:
