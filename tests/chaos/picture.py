@@ -58,9 +58,10 @@ def _rates(axes: Axes, run: Run) -> None:
         seconds, rates = _per_second(times, bucket)
         axes.fill_between(seconds, rates, step="post", color=colour, alpha=0.15, linewidth=0)
         axes.step(seconds, rates, where="post", color=colour, linewidth=1.6, label=label)
-    for name, at in (
-        ("last fault over", run.healed - run.start),
-        ("all decided", run.decided - run.start),
+    # One on each side, for they may be close.
+    for name, at, side in (
+        ("last fault over", run.healed - run.start, "right"),
+        ("all decided", run.decided - run.start, "left"),
     ):
         axes.axvline(at, color="#343a40", linewidth=1, linestyle=":")
         axes.annotate(
@@ -69,7 +70,7 @@ def _rates(axes: Axes, run: Run) -> None:
             xycoords=("data", "axes fraction"),
             rotation=90,
             va="top",
-            ha="right",
+            ha=side,
             fontsize=8,
             color="#343a40",
         )
