@@ -47,6 +47,8 @@ class Mender:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._mending: list[threading.Thread] = []
+        self._taken: set[str] = set()
+        """Orders that were damaged: each once, or one would be mended by what it was damaged with."""
         self.errors: list[str] = []
 
     def start(self) -> None:
@@ -55,6 +57,7 @@ class Mender:
     def finish(self) -> None:
         """Damage nothing more, and wait until all is mended."""
         self._stop.set()
+        self._thread.join(PARKED_SECONDS_MAX)
         for thread in (self._thread, *self._mending):
             thread.join(PARKED_SECONDS_MAX + _COMMAND_SECONDS_MAX)
             if thread.is_alive():
@@ -71,12 +74,13 @@ class Mender:
     def _damage_one(self) -> None:
         for key in self._old_pending():
             price = self._item(key)["share_price"]
+            self._taken.add(_name(key))
             try:
                 self._set_price(key, _DAMAGED, "pending")
-            except self._dynamodb.exceptions.ConditionalCheckFailedException:
-                continue
             except (BotoCoreError, ClientError):
-                pass  # it may be damaged: mend it
+                # It may be damaged all the same: refused may be a repetition, sent by the client
+                # itself, of what was done before.
+                pass
             self._note(DAMAGE, key)
             # Every other one is cancelled: no chance, so that a short run has both.
             action = (REPLAY, CANCEL)[len(self._mending) % 2]
@@ -95,7 +99,11 @@ class Mender:
         found = [{name: item[name] for name in ("pk", "sk")} for item in answer["Items"]]
         self._random.shuffle(found)
         now = time.time()
-        return (key for key in found if now - _accepted_at(key) > AGE_SECONDS_MIN)
+        return (
+            key
+            for key in found
+            if now - _accepted_at(key) > AGE_SECONDS_MIN and _name(key) not in self._taken
+        )
 
     def _mend(self, key: Key, price: Key, action: str) -> None:
         try:
