@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any, Final, TypeVar
@@ -48,7 +49,7 @@ class Mender:
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._mending: list[threading.Thread] = []
         self._taken: set[str] = set()
-        """Orders that were damaged: each once, or one would be mended by what it was damaged with."""
+        """Orders that were damaged: each once, or its damage would be what it is mended with."""
         self.errors: list[str] = []
 
     def start(self) -> None:
@@ -75,12 +76,10 @@ class Mender:
         for key in self._old_pending():
             price = self._item(key)["share_price"]
             self._taken.add(_name(key))
-            try:
+            # It may be damaged whatever is answered: even what is refused may be boto's own
+            # repetition of what was done before.
+            with suppress(BotoCoreError, ClientError):
                 self._set_price(key, _DAMAGED, "pending")
-            except (BotoCoreError, ClientError):
-                # It may be damaged all the same: refused may be a repetition, sent by the client
-                # itself, of what was done before.
-                pass
             self._note(DAMAGE, key)
             # Every other one is cancelled: no chance, so that a short run has both.
             action = (REPLAY, CANCEL)[len(self._mending) % 2]
