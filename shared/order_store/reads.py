@@ -119,6 +119,9 @@ def undecided_after(
     tell by the head's count.
     """
     orders: list[RecordedOrder | UnreadableOrder] = []
+    if newest <= through:
+        # Nothing can lie between them, and DynamoDB refuses a BETWEEN whose ends are swapped.
+        return orders
     for page in _pages(gateway, **_orders_query(account_id, through, newest), Limit=limit + 1):
         read = [items.read_order(item) for item in page if keys.order_of(item)[1] > through]
         orders += [order for order in read if is_undecided(order)]
