@@ -6,7 +6,6 @@ everything else is being broken around them.
 """
 
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -124,9 +123,8 @@ class Mender:
         return status
 
     def _is_done(self, key: Key, action: str) -> bool:
-        command = [sys.executable, "-m", "ops", "parked", action, _name(key), "--yes"]
         ended = subprocess.run(
-            command,
+            commands.ops("parked", action, _name(key), "--yes"),
             cwd=commands.ROOT,
             env=self._env,
             capture_output=True,

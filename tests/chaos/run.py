@@ -339,7 +339,7 @@ class _Chaos:
 def _audited(stack: Stack) -> list[str]:
     """What the project's own audit finds, which is told beside what the judge finds."""
     ended = subprocess.run(
-        [sys.executable, "-m", "ops", "audit"],
+        commands.ops("audit"),
         cwd=commands.ROOT,
         env=stack.env,
         capture_output=True,
