@@ -134,13 +134,13 @@ def no_query_for_earlier_orders() -> Iterator[None]:
 @bug("decided in another sequence than accepted")
 def believe_in_half_a_transaction() -> Iterator[None]:
     """A worker decides what it sees of a transaction that is being committed."""
-    real, read = Settler._in_sequence, reads.undecided_after
+    real, read, id_beyond = Settler._in_sequence, reads.undecided_after, "~"
 
     def hasty(self: Settler, *args: Any) -> tuple[list[Undecided], bool]:
         return real(self, *args)[0], True
 
     def read_all(gateway: Gateway, account_id: int, through: str, _: str, limit: int) -> Any:
-        return read(gateway, account_id, through, "", max(limit, TRANSACTION_ACTIONS_MAX))
+        return read(gateway, account_id, through, id_beyond, max(limit, TRANSACTION_ACTIONS_MAX))
 
     with (
         patch.object(Settler, "_in_sequence", hasty),

@@ -29,9 +29,10 @@ def _dynamodb(client: "DynamoDBClient") -> "DynamoDBClient":
 @pytest.fixture(name="make_api")
 def _make_api(dynamodb: "DynamoDBClient") -> Callable[..., Api]:
     def make(**changes: Any) -> Api:
-        # The time limit is real time: a busy machine is no failure.
+        # The time limits are real time: a busy machine is no failure.
         fields = {
             "accept_seconds_max": 60.0,
+            "bulk_seconds_max": 60.0,
             "table_name": f"api-{next(_numbers)}",
             "access_keys": "off",
             **changes,
