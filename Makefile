@@ -69,8 +69,8 @@ audit: $(RUN_STAMP) ## Decide what make run recorded again, and compare; options
 
 test: test-unit test-integration ## Run all tests: unit, then integration and end to end
 
-test-unit: $(DEV_STAMP) ## Run the tests that need no engine
-	@$(PYTEST) -m "not integration and not fault and not slow and not browser"
+test-unit: $(DEV_STAMP) ## Run the tests that need no engine, on all cores
+	@$(PYTEST) --numprocesses auto --dist loadgroup -m "not integration and not fault and not slow and not browser"
 
 test-integration: $(DEV_STAMP) $(ENGINE_STAMP) ## Run the tests on real engines and processes
 	@$(PYTEST) -m "(integration or fault) and not slow"

@@ -151,6 +151,7 @@ class Table:
         if "FilterExpression" in arguments:
             filtering = _compiled(compile_condition, arguments["FilterExpression"], names)
         _check_placeholders((condition, filtering), names, values)
+        last = _last_end(arguments, condition, values)
         found = self._matching(arguments, condition, values)
         if not arguments.get("ScanIndexForward", True):
             found.reverse()
@@ -158,7 +159,7 @@ class Table:
         page = found[:limit]
         kept = [dict(item) for item in page if filtering.condition(item, values)]
         answer: dict[str, Any] = {"Items": kept, "Count": len(kept), "ScannedCount": len(page)}
-        if page and len(page) == limit:
+        if page and len(page) == limit and page[-1]["sk"]["S"] != last:
             answer["LastEvaluatedKey"] = self._where(page[-1], arguments.get("IndexName"))
         return answer
 
@@ -410,6 +411,26 @@ def _check_placeholders(
     one, other = used
     if one.names | other.names != names.keys() or one.values | other.values != values.keys():
         raise _error("ValidationException", "names or values are missing or not used")
+
+
+def _last_end(
+    arguments: Mapping[str, Any], condition: Compiled, values: Mapping[str, Value]
+) -> str | None:
+    """The sort key at which a query with a BETWEEN ends: no page starts there.
+
+    DynamoDB refuses ends that are swapped, and a page that starts outside them or at the last one.
+    Seen on DynamoDB Local; moto and the embedded engine answer such queries.
+    """
+    start = arguments.get("ExclusiveStartKey")
+    last = None
+    if condition.between is not None:
+        low, high = (str(values[name]["S"]) for name in condition.between)
+        if low > high:
+            raise _error("ValidationException", "the upper bound is below the lower one")
+        last = high if arguments.get("ScanIndexForward", True) else low
+    if start is not None and (start["sk"]["S"] == last or not condition.condition(start, values)):
+        raise _error("ValidationException", "the starting key does not match the condition")
+    return last
 
 
 def _key_of(key: Mapping[str, Value]) -> ItemKey:

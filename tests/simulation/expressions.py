@@ -44,6 +44,8 @@ class Compiled:
     written: list[str] = field(default_factory=list)
     equals: dict[str, str] = field(default_factory=dict)
     """Attributes that the condition asks to equal a value, by ANDs alone: a key's hash is here."""
+    between: tuple[str, str] | None = None
+    """The values between which a BETWEEN asks an attribute to lie: a key condition has one."""
 
     def update(self, item: Item, values: Values) -> Item:
         """A new item: every operand is read from ``item`` as it was."""
@@ -158,8 +160,10 @@ class _Parser:
         return _comparison(operator, left, self._operand())
 
     def _between(self, operand: Operand) -> Condition:
+        first = self._peek()
         low = self._operand()
         self._expect("AND")
+        self._out.between = (first, self._peek())
         high = self._operand()
         above, below = _comparison("<=", low, operand), _comparison("<=", operand, high)
         return lambda item, values: above(item, values) and below(item, values)

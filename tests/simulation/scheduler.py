@@ -191,6 +191,8 @@ class Hub:
                 self.errors.append(f"{process.name} ended with {error!r}")
                 self.note(process.name, "ended with", repr(error))
             process.strands.pop(strand, None)
+            # The collector does not see all that a greenlet holds: a dead one must hold no world.
+            del strand.process
 
         strand = Strand(whole, self._home)
         strand.process = process

@@ -29,6 +29,9 @@ MISTAKE_IN_A_PATCH = re.compile(
 )
 """What a bug that no longer fits the product would raise, where it should do harm in silence."""
 
+RUN_ONCE = pytest.mark.xdist_group("ten thousand schedules")
+"""These look at the same run."""
+
 REPLAYED = range(40)
 ROOT = Path(__file__).parents[2]
 
@@ -95,6 +98,7 @@ def traces(seeds: range) -> str:
         return "\n".join(runner.write_report(runner.run_one(seed)) for seed in seeds)
 
 
+@RUN_ONCE
 @pytest.mark.timeout(600)
 def test_every_promise_is_kept_in_ten_thousand_schedules(summary: Summary) -> None:
     assert summary.schedules == SCHEDULES
@@ -103,11 +107,13 @@ def test_every_promise_is_kept_in_ten_thousand_schedules(summary: Summary) -> No
         pytest.fail(f"seeds {summary.failed} fail; the first:\n{traces(range(first, first + 1))}")
 
 
+@RUN_ONCE
 @pytest.mark.timeout(600)
 def test_everything_that_may_go_wrong_went_wrong_in_them(summary: Summary) -> None:
     assert not [what for what in MUST_HAPPEN if not summary.counts[what]]
 
 
+@RUN_ONCE
 @pytest.mark.timeout(600)
 def test_they_take_no_longer_than_promised(summary: Summary) -> None:
     scale = 2 / min(2, os.cpu_count() or 1)

@@ -16,7 +16,7 @@ from shared.order_store.records import OpenedAccount
 from shared.order_store.table import table_definition
 from tests.simulation.dynamodb import Table
 from tests.simulation.world import INDEXES
-from tests.stack import Engines
+from tests.stack import DYNAMODB_ENGINE, Engines
 from tests.unit.factories import (
     NOON,
     accept,
@@ -305,6 +305,29 @@ SCRIPTS: dict[str, list[Any]] = {
     ],
 }
 
+AWS_ALONE_REFUSES = {
+    f"{name}, {'forward' if forward else 'backward'}": [
+        transact(*(ordered(number) for number in range(1, 6))),
+        query(
+            "pk = :pk AND sk BETWEEN :from AND :to",
+            {"pk": "ACCOUNT#1", "from": f"ORDER#{first}", "to": f"ORDER#{last}"},
+            ScanIndexForward=forward,
+            **({"ExclusiveStartKey": key(f"ORDER#{start}")} if start else {}),
+        ),
+    ]
+    for name, first, last, start, forward in (
+        ("swapped ends", 4, 3, 0, True),
+        ("swapped ends", 4, 3, 0, False),
+        ("a page that starts at the last end", 2, 4, 4, True),
+        ("a page that starts at the last end", 2, 4, 2, False),
+        ("a page that starts before its ends", 2, 4, 1, True),
+        ("a page that starts before its ends", 2, 4, 1, False),
+        ("a page that starts behind its ends", 2, 4, 5, True),
+        ("a page that starts behind its ends", 2, 4, 5, False),
+    )
+}
+"""DynamoDB Local refuses these, as the model does; moto and the embedded engine answer them."""
+
 MOTO_DIFFERS = {
     "a token makes it one transaction",  # it knows no tokens
     "a token belongs to its transaction",
@@ -411,6 +434,26 @@ def test_the_model_answers_as_the_engine_does(name: str, on_engine: Callable[[],
     ours, theirs = model(), on_engine()
 
     assert [ours(*call) for call in script] == [theirs(*call) for call in script]
+
+
+@pytest.mark.parametrize("name", AWS_ALONE_REFUSES)
+def test_the_model_refuses_what_aws_alone_refuses(name: str) -> None:
+    there, asked = AWS_ALONE_REFUSES[name]
+    ours = model()
+
+    assert ours(*there) == "done"
+    assert ours(*asked) == ("ValidationException", [], None)
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(DYNAMODB_ENGINE != "dynamodb-local", reason="only AWS's engine refuses these")
+@pytest.mark.parametrize("name", AWS_ALONE_REFUSES)
+def test_aws_s_engine_refuses_them(name: str, on_engine: Callable[[], Caller]) -> None:
+    there, asked = AWS_ALONE_REFUSES[name]
+    theirs = on_engine()
+
+    assert theirs(*there) == "done"
+    assert theirs(*asked) == ("ValidationException", [], None)
 
 
 def test_the_product_leaves_the_same_table_on_the_model_as_on_moto() -> None:
