@@ -51,7 +51,7 @@ SCHEMA_OPTIONS = $(if $(N),--cases $(N)) $(if $(SEED),--seed $(SEED)) $(if $(SEC
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run ops audit test test-unit test-integration test-faults test-dynamodb-local test-install test-alerts test-containers \
+.PHONY: help run ops audit test test-simulation test-unit test-integration test-faults test-dynamodb-local test-install test-alerts test-containers \
   test-browser screenshots test-schema test-postman openapi simulate chaos bench profile \
   dynamodb-local check format venv clean
 
@@ -67,10 +67,13 @@ ops: $(RUN_STAMP) ## Operators' commands on what make run started: make ops ARGS
 audit: $(RUN_STAMP) ## Decide what make run recorded again, and compare; options in ARGS
 	@exec $(BIN)/python -m local.ops audit $(ARGS)
 
-test: test-unit test-integration ## Run all tests: unit, then integration and end to end
+test: test-simulation test-unit test-integration ## Run all tests: simulation, unit, then integration and end to end
 
-test-unit: $(DEV_STAMP) ## Run the tests that need no engine, on all cores
-	@$(PYTEST) --numprocesses auto --dist loadgroup -m "not integration and not fault and not slow and not browser"
+test-simulation: $(DEV_STAMP) ## Run ten thousand simulated schedules, on all cores
+	@$(PYTEST) --capture no -m schedules
+
+test-unit: $(DEV_STAMP) ## Run the other tests that need no engine, on all cores
+	@$(PYTEST) --numprocesses auto --dist loadscope -m "not integration and not fault and not slow and not browser and not schedules"
 
 test-integration: $(DEV_STAMP) $(ENGINE_STAMP) ## Run the tests on real engines and processes
 	@$(PYTEST) -m "(integration or fault) and not slow"

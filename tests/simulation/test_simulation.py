@@ -21,16 +21,13 @@ PROMISED_SECONDS = 120.0
 """How long the schedules take on two cores; on one, twice as long."""
 
 SLACK = 2.0
-"""Machines are noisy, and other tests run at the same time."""
+"""Machines are noisy."""
 
 MISTAKE_IN_A_PATCH = re.compile(
     r"\b(TypeError|AttributeError|NameError|UnboundLocalError|KeyError|IndexError|ValueError"
     r"|AssertionError|RuntimeError)\("
 )
 """What a bug that no longer fits the product would raise, where it should do harm in silence."""
-
-RUN_ONCE = pytest.mark.xdist_group("ten thousand schedules")
-"""These look at the same run."""
 
 REPLAYED = range(40)
 ROOT = Path(__file__).parents[2]
@@ -98,28 +95,25 @@ def traces(seeds: range) -> str:
         return "\n".join(runner.write_report(runner.run_one(seed)) for seed in seeds)
 
 
-@RUN_ONCE
+@pytest.mark.schedules
 @pytest.mark.timeout(600)
-def test_every_promise_is_kept_in_ten_thousand_schedules(summary: Summary) -> None:
-    assert summary.schedules == SCHEDULES
-    if summary.failed:
-        first = summary.failed[0]
-        pytest.fail(f"seeds {summary.failed} fail; the first:\n{traces(range(first, first + 1))}")
+class TestTenThousandSchedules:
+    def test_every_promise_is_kept_in_ten_thousand_schedules(self, summary: Summary) -> None:
+        assert summary.schedules == SCHEDULES
+        if summary.failed:
+            first = summary.failed[0]
+            pytest.fail(
+                f"seeds {summary.failed} fail; the first:\n{traces(range(first, first + 1))}"
+            )
 
+    def test_everything_that_may_go_wrong_went_wrong_in_them(self, summary: Summary) -> None:
+        assert not [what for what in MUST_HAPPEN if not summary.counts[what]]
 
-@RUN_ONCE
-@pytest.mark.timeout(600)
-def test_everything_that_may_go_wrong_went_wrong_in_them(summary: Summary) -> None:
-    assert not [what for what in MUST_HAPPEN if not summary.counts[what]]
+    def test_they_take_no_longer_than_promised(self, summary: Summary) -> None:
+        scale = 2 / min(2, os.cpu_count() or 1)
+        sys.stdout.write(f" {summary.schedules} schedules in {summary.seconds:.0f} s ")
 
-
-@RUN_ONCE
-@pytest.mark.timeout(600)
-def test_they_take_no_longer_than_promised(summary: Summary) -> None:
-    scale = 2 / min(2, os.cpu_count() or 1)
-    sys.stdout.write(f"{summary.schedules} schedules in {summary.seconds:.0f} s\n")
-
-    assert 0 < summary.seconds < PROMISED_SECONDS * scale * SLACK
+        assert 0 < summary.seconds < PROMISED_SECONDS * scale * SLACK
 
 
 def test_a_seed_is_a_schedule_to_the_byte() -> None:
