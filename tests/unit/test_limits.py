@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from redis import Redis
 
+from api.access.limits import build_limiter
 from api.services import build_services
 from shared.order_store.wire import DynamoDBWire
 from shared.settings import Settings
@@ -84,10 +86,13 @@ def actual(name: str) -> Any:
 def pool_size(of: str) -> int:
     """Connections that one process of the API keeps at most."""
     services = build_services(Settings())
+    limiter = build_limiter(Settings(address_rate=1))
+    assert limiter is not None
     sizes = {
         "dynamodb": cast("DynamoDBWire", services.gateway._client).connections,
         "publisher": services.queue._app.conf.broker_pool_limit,
         "cache": services.cache._redis.connection_pool.max_connections,
+        "limits": cast("Redis", limiter._script.registered_client).connection_pool.max_connections,
     }
     return int(sizes[of])
 
@@ -138,5 +143,5 @@ def test_every_test_that_is_named_exists() -> None:
 
 
 def test_pools_are_as_large_as_what_uses_them() -> None:
-    for of in ("dynamodb", "publisher", "cache"):
+    for of in ("dynamodb", "publisher", "cache", "limits"):
         assert pool_size(of) >= Settings().api_threads
