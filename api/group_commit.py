@@ -80,11 +80,15 @@ class GroupCommit(Generic[T, R]):
             if not entry.leads:
                 entry.wake = threading.Event()
             self._has_leader = True
-        if entry.wake is None:
-            self._gather()
-        else:
+        try:
+            if entry.wake is None:
+                self._gather()
             # Every leader keeps a deadline and wakes its successor; the limit is for a dead one.
-            entry.wake.wait(WAIT_SECONDS_MAX)
+            elif not entry.wake.wait(WAIT_SECONDS_MAX):
+                self._leave(entry)
+        except BaseException:
+            self._leave(entry, even_to_lead=True)
+            raise
         if entry.leads:
             self._lead()
         if isinstance(entry.result, Exception):
@@ -117,6 +121,15 @@ class GroupCommit(Generic[T, R]):
                     break
                 group.append(self._waiting.popleft())
             return group
+
+    def _leave(self, entry: _Entry[T, R], *, even_to_lead: bool = False) -> None:
+        """Wait no more: nobody must be woken, least of all to lead, who is not there to go on."""
+        with self._lock:
+            if entry not in self._waiting or (entry.leads and not even_to_lead):
+                return
+            self._waiting.remove(entry)
+        if entry.leads:
+            self._hand_over()
 
     def _hand_over(self) -> None:
         with self._lock:

@@ -2,6 +2,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
@@ -272,6 +273,54 @@ def test_a_commit_that_answers_for_too_few_leaves_nobody_waiting(
 
     assert [crowd.result(1), crowd.result(2)] == [10, 20]
     assert isinstance(crowd.error(3), LeaderLost)
+
+
+def test_who_waited_for_too_long_leads_nobody(
+    threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_commit, "WAIT_SECONDS_MAX", 0.05)
+    gate = Gate()
+    commits, crowd = make(gate, threads)
+    start_and_wait(gate, crowd, [1])
+    assert isinstance(crowd.error(1), LeaderLost)
+    gate.let_go(2)
+    assert crowd.result(0) == 0
+    crowd.submit(2)
+    assert crowd.result(2) == 20
+    assert gate.groups == [[0], [2]]
+    assert not commits._has_leader
+
+
+def test_who_is_torn_away_while_it_waits_leaves_the_lead_to_the_next(
+    threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class TornAway(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            super().wait(timeout)
+            raise SystemExit
+
+    gate = Gate()
+    commits, crowd = make(gate, threads)
+    start_and_wait(gate, crowd, [])
+    with monkeypatch.context() as patch:
+        patch.setattr(group_commit, "threading", SimpleNamespace(Event=TornAway))
+        crowd.submit(1)
+    crowd.submit(2)
+    gate.let_go(2)
+    assert isinstance(crowd.error(1), SystemExit)
+    assert crowd.result(2) == 20
+    assert not commits._has_leader
+
+
+def test_a_leader_that_is_torn_away_while_it_gathers_leaves_the_way_free() -> None:
+    def torn_away() -> None:
+        raise SystemExit
+
+    commits: GroupCommit[int, int] = GroupCommit(answer_all, lambda _: 1, 100, gather=torn_away)
+    with pytest.raises(SystemExit):
+        commits.submit(1)
+    commits._gather = lambda: None
+    assert commits.submit(2) == 20
 
 
 def test_a_leader_that_is_torn_away_leaves_nobody_waiting(threads: ThreadPoolExecutor) -> None:
