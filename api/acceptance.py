@@ -329,7 +329,9 @@ class Intake(Generic[Q, E]):
         """Record each member alone: the one that the store calls invalid spoils no other."""
         if len(places) > 1:
             for place in places:
-                self._round(group, [place])
+                self._expire(group)
+                if place not in group.outcomes:
+                    self._round(group, [place])
             return
         log.error("entry_refused", reason=str(error))
         group.outcomes[places[0]] = _refused_by_store()

@@ -542,6 +542,25 @@ def test_a_member_that_the_store_calls_invalid_is_refused_alone(desk: Desk) -> N
     assert desk.recorded(1) == [id_of(outcomes[0]), id_of(outcomes[2])]
 
 
+def test_members_that_are_tried_alone_keep_their_deadlines(desk: Desk) -> None:
+    class Refusing(ScriptedGateway):
+        def transact(self, actions: Sequence[Mapping[str, Any]], token: str) -> None:
+            if self.after_script == "ok":
+                self.after_script = "not applied and lost"
+                raise StoreRefused("Request Entity Too Large")
+            super().transact(actions, token)
+
+    desk.gateway.__class__ = Refusing
+    requests = [desk.order(1, shares=number) for number in range(1, 11)]
+
+    outcomes = desk.record(requests)
+
+    assert desk.time.now <= requests[0].deadline
+    assert len({token for token, _ in desk.gateway.transactions}) == 1
+    for outcome in outcomes:
+        problem_of(outcome, 503, "STORE_UNAVAILABLE")
+
+
 def test_what_is_recorded_is_accepted_even_if_announcing_breaks(desk: Desk) -> None:
     def break_down(_: Sequence[AcceptedOrder]) -> None:
         raise AttributeError("'NoneType' object has no attribute 'hostname'")
