@@ -59,6 +59,9 @@ _UNUSABLE: Final = frozenset(
         "ResourceNotFoundException",
         "AccessDeniedException",
         "ExpiredTokenException",
+        "IncompleteSignatureException",
+        "InvalidSignatureException",
+        "MissingAuthenticationTokenException",
         "UnrecognizedClientException",
     }
 )
