@@ -94,13 +94,18 @@ class Sweeper:
 
     def _lost(self, lost_before: datetime) -> list[OrderRef]:
         lost: list[OrderRef] = []
+        awaited = 0
         oldest = newest = first_id_at(lost_before)
         for ref in reads.undecided_before(self._gateway, lost_before):
             oldest = min(oldest, ref[1])
             sent_at = self._sent.get(ref)
             if sent_at is None or sent_at < lost_before:
                 lost.append(ref)
-            if len(lost) >= SWEEP_ORDERS_MAX:
+            else:
+                # What is decided meanwhile is forgotten before what is still waited for.
+                self._sent.move_to_end(ref)
+                awaited += 1
+            if len(lost) >= SWEEP_ORDERS_MAX or len(lost) + awaited >= REMEMBERED_MAX:
                 break
         if oldest < newest:
             self._oldest = instant_of(oldest)

@@ -244,11 +244,12 @@ def test_what_is_remembered_is_bounded(world: World, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sweeper_module, "REMEMBERED_MAX", 2)
     orders = [world.accept(60 - number) for number in range(3)]
     sweeper = world.sweeper()
-    sweeper.sweep()
-    world.queue.take()
-    assert sweeper.sweep() == 1
-    (message,) = world.queue.take()
-    assert message.refs == [ref(orders[0])]
+    assert [sweeper.sweep(), sweeper.sweep()] == [2, 0]
+    assert [message.refs for message in world.queue.take()] == [[ref(one) for one in orders[:2]]]
+    # What it waits for is never forgotten: it would be sent again, in place of the others.
+    world.decide(orders[0])
+    assert [sweeper.sweep(), sweeper.sweep()] == [1, 0]
+    assert [message.refs for message in world.queue.take()] == [[ref(orders[2])]]
 
 
 def test_a_failing_sweep_is_followed_by_the_next() -> None:
