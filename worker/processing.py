@@ -30,7 +30,12 @@ from shared.logs import get_logger
 from shared.notices import notice_of
 from shared.order_store import commits, reads
 from shared.order_store.commits import CommitConflict
-from shared.order_store.errors import StoreRefused, StoreUnavailable, UnreadableItem
+from shared.order_store.errors import (
+    StoreOutcomeUnknown,
+    StoreRefused,
+    StoreUnavailable,
+    UnreadableItem,
+)
 from shared.order_store.gateway import TRANSACTION_ACTIONS_MAX, Gateway
 from shared.order_store.reads import Loaded, is_undecided
 from shared.order_store.records import (
@@ -76,6 +81,8 @@ class _Work:
     deadline: float
     counted: dict[OrderRef, Undecided] = field(default_factory=dict)
     """Orders of which an attempt is counted, and that are not decided yet."""
+    counted_by_others: set[OrderRef] = field(default_factory=set)
+    """Those of them whose count another worker wrote."""
     careful: set[int] = field(default_factory=set)
     """Accounts whose orders are decided one at a time."""
     patience: float = TURN_WAIT_SECONDS_MAX
@@ -231,12 +238,14 @@ class Settler:
             return None
 
         queue, is_whole = self._in_sequence(recorded, head, named)
+        if queue and not is_whole and work.looks > 0:
+            work.misses_some = True
+            return None
+        if not is_whole:
+            queue = _up_to_the_last_of(named, queue)
         if not queue:
             # Somebody else decided them between our two looks.
             work.drop(account_id)
-            return None
-        if not is_whole and work.looks > 0:
-            work.misses_some = True
             return None
         queue = work.to_try(account_id, queue)
         if work.suspect:
@@ -262,15 +271,17 @@ class Settler:
 
         False beside them: the head counts more than are to be seen. Then its newest orders were
         recorded this moment and show themselves one by one, perhaps a later one before an earlier
-        one; or an order was replayed that the message does not name.
+        one; or an order was replayed that the message does not name; or the head was read before
+        the account, and tells too little.
         """
         is_overflowing = self._is_overflowing(recorded)
         limit = commits.orders_per_settlement(len(recorded.inline), is_overflowing)
         queue = {_id_of(order): order for order in named}
         undecided = wanted = head.accepted - recorded.decided
-        if undecided > len(queue):
+        is_behind = head.newest < recorded.cancelled_newest
+        if undecided > len(queue) or is_behind:
             # Only among the orders of the newest transaction some can be missing.
-            if undecided >= limit + TRANSACTION_ACTIONS_MAX:
+            if undecided >= limit + TRANSACTION_ACTIONS_MAX or is_behind:
                 wanted = limit
             newest = max(head.newest, *queue)
             earliest = reads.undecided_after(
@@ -279,7 +290,7 @@ class Settler:
             replayed = [order for order in named if _id_of(order) <= recorded.decided_through]
             queue = {_id_of(order): order for order in (*replayed, *earliest)}
         in_sequence = [queue[order_id] for order_id in sorted(queue)][:limit]
-        return in_sequence, len(queue) >= wanted
+        return in_sequence, len(queue) >= wanted and not is_behind
 
     def _is_overflowing(self, recorded: RecordedAccount) -> bool:
         """Tell whether executed operations that still matter are written apart from the account."""
@@ -376,11 +387,22 @@ class Settler:
             return
         # Remembered before the call: should its answer be lost, it must not count again.
         work.counted[ref] = first
-        commits.count_attempt(self._gateway, account_id, _id_of(first), first.attempts)
+        try:
+            is_ours = commits.count_attempt(self._gateway, account_id, ref[1], first.attempts)
+        except StoreOutcomeUnknown:
+            raise
+        except StoreUnavailable:
+            del work.counted[ref]
+            raise
+        if not is_ours:
+            # Another worker's count, of an attempt that may have killed it: not ours to forgive.
+            work.counted_by_others.add(ref)
 
     def _forgive(self, work: _Work) -> None:
         """Take the counted attempts back: the store failed, not the orders."""
         for (account_id, order_id), first in work.counted.items():
+            if (account_id, order_id) in work.counted_by_others:
+                continue
             try:
                 commits.forgive_attempt(self._gateway, account_id, order_id, first.attempts)
             except StoreUnavailable as error:
@@ -435,6 +457,16 @@ def _has_more(loaded: Loaded, account_id: int, named: Mapping[int, Sequence[Unde
     """Whether an account has undecided orders that the message does not name."""
     head, recorded = loaded.heads.get(account_id), loaded.accounts.get(account_id)
     return bool(head and recorded and head.accepted - recorded.decided > len(named[account_id]))
+
+
+def _up_to_the_last_of(named: Sequence[Undecided], queue: Sequence[Undecided]) -> list[Undecided]:
+    """What of ``queue`` comes before the last of ``named``, itself included.
+
+    A message is sent when its orders are recorded, so all before them are to be seen. What comes
+    after them may lack an order before it, and has a message of its own.
+    """
+    last = max(map(_id_of, named))
+    return [order for order in queue if _id_of(order) <= last]
 
 
 def _strike_off(work: _Work, settlement: Settlement) -> None:

@@ -208,7 +208,10 @@ def cancel_pending(
     count = update_action(
         gateway.table_name,
         keys.account_key(account.id),
-        set_={"decided": items.number(before.decided + 1)},
+        set_={
+            "decided": items.number(before.decided + 1),
+            "cancelled_newest": items.text(max(before.cancelled_newest, order_id)),
+        },
         condition=_IS_VERSION,
         condition_values={":version": items.number(before.decided)},
     )

@@ -182,7 +182,10 @@ def read_head(item: Item) -> Head:
         UnreadableItem: it does not have the shape that this code writes.
     """
     try:
-        return Head(int(item["accepted"]["N"]), item["newest"]["S"])
+        newest = item["newest"]["S"]
+        if newest != NO_ORDER_ID and not is_order_id(newest):
+            raise ValueError(f"newest: {newest[:_SHOWN_MAX]!r}")
+        return Head(int(item["accepted"]["N"]), newest)
     except _UNREADABLE as error:
         raise UnreadableItem(f"{item.get(keys.PK)}: {error!r}") from error
 
@@ -346,6 +349,7 @@ def _read_account(item: Item) -> RecordedAccount:
         overflow_until=_instant(item, "overflow_until"),
         inline=frozenset(recent),
         opening_cash=Decimal(item["opening_cash"]["N"]) if "opening_cash" in item else None,
+        cancelled_newest=item.get("cancelled_newest", text(NO_ORDER_ID))["S"],
     )
 
 

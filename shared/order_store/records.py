@@ -136,7 +136,8 @@ class RecordedAccount:
     All its orders up to ``decided_through`` are decided. ``overflow_until`` is set while executed
     operations up to that instant are written apart (there were more than the item should hold);
     ``inline`` are those that stand in the account's own item. ``opening_cash`` is None for an
-    account that was opened before it was kept.
+    account that was opened before it was kept. ``cancelled_newest`` is the largest id of the orders
+    that clients cancelled, and so ahead of others: a head that names none as new was read earlier.
     """
 
     account: Account
@@ -145,6 +146,7 @@ class RecordedAccount:
     overflow_until: datetime | None = None
     inline: frozenset[OperationKey] = field(default_factory=frozenset)
     opening_cash: Decimal | None = None
+    cancelled_newest: str = NO_ORDER_ID
 
 
 @dataclass(frozen=True, slots=True)

@@ -304,6 +304,46 @@ def test_an_account_of_which_more_is_counted_than_there_is_is_waited_for_and_the
     assert time.pauses == [PARTS_SECONDS_FIRST * 2**number for number in range(PARTS_LOOKS_MAX)]
 
 
+def test_what_shows_of_a_transaction_that_does_not_show_all_is_left_for_its_own_message(
+    gateway: HookedGateway,
+) -> None:
+    (first,) = accepted(gateway, 1)
+    earlier, later = (make_order("BUY", f"ISSUER {number}", number=number) for number in (2, 3))
+    accept(gateway, earlier, later)
+    landing = Landing(gateway, earlier)
+    assert make_settler(landing).settle([ref(first)]) == []
+    assert statuses(gateway, [first, earlier, later]) == ["executed", "pending", "pending"]
+    landing.hidden.clear()
+    make_settler(landing).settle([ref(earlier), ref(later)])
+    assert [stored_order(gateway, order).sequence for order in (first, earlier, later)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("is_read_again", [True, False])
+def test_a_cancellation_that_an_older_head_knows_nothing_of_hides_no_earlier_order(
+    gateway: HookedGateway, is_read_again: bool
+) -> None:
+    """The head is read; an order is accepted and cancelled; then the account is read."""
+    first, second = accepted(gateway, 1, 2)
+    head = gateway.get(keys.head_key(1))
+    assert head is not None
+    cancelled = make_order("BUY", "ISSUER 3", number=3)
+    accept(gateway, cancelled)
+    commits.cancel_pending(gateway, stored_account(gateway), cancelled.id, NOON)
+    landing = Landing(gateway)
+    landing.old = [head]
+    time = FakeTime(then=landing.old.clear if is_read_again else lambda: None)
+    assert make_settler(landing, time=time).settle([ref(second)]) == []
+    sequence = [stored_order(gateway, order).sequence for order in (cancelled, first, second)]
+    assert sequence == [1, 2, 3]
+
+
+def test_an_older_cancellation_leaves_the_mark_of_a_younger_one(gateway: HookedGateway) -> None:
+    first, second = accepted(gateway, 1, 2)
+    for order in (second, first):
+        commits.cancel_pending(gateway, stored_account(gateway), order.id, NOON)
+    assert stored_account(gateway).cancelled_newest == second.id
+
+
 def test_the_usual_message_costs_one_read_and_one_write(gateway: HookedGateway) -> None:
     orders = [
         order for number in (1, 2, 3) for order in accepted(gateway, number, account_id=number)
@@ -770,6 +810,26 @@ def test_attempts_count_for_suspects_alone_and_for_the_first_of_an_account(
     settler.settle([ref(order) for order in (*orders, other)], suspect=True)
     counted = [attempts_at(gateway, order) for order in (*orders, other, unsuspected)]
     assert counted == [1, 0, 1, 0]
+
+
+def test_an_attempt_that_another_worker_counted_is_not_taken_back(
+    gateway: HookedGateway,
+) -> None:
+    """The other one counted it between our look and our count, and the order killed it."""
+    (order,) = accepted(gateway, 1)
+
+    class Late(Counting):
+        def batch_get(self, keys: Sequence[keys.Key]) -> list[keys.Item]:
+            found = super().batch_get(keys)
+            commits.count_attempt(gateway, *ref(order), 0)
+            return found
+
+        def transact(self, *_: object) -> None:
+            raise StoreThrottled("slow down")
+
+    with pytest.raises(StoreThrottled):
+        make_settler(Late(gateway)).settle([ref(order)], suspect=True)
+    assert attempts_at(gateway, order) == 1
 
 
 def test_an_attempt_is_counted_before_it_is_made(gateway: HookedGateway) -> None:

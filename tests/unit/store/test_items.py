@@ -384,6 +384,13 @@ def test_an_account_with_a_corrupt_attribute_is_unreadable(
         items.read_account(item)
 
 
+@pytest.mark.parametrize("newest", ["", "damaged", order_id(3).upper(), f"{order_id(3)}0"])
+def test_a_head_whose_newest_order_is_none_is_unreadable(newest: str) -> None:
+    item = {**items.new_head_item(1), "newest": text(newest)}
+    with pytest.raises(UnreadableItem, match="newest"):
+        items.read_head(item)
+
+
 def test_a_head_is_read_as_it_was_written() -> None:
     item = {**items.new_head_item(1), "accepted": number(3), "newest": text(order_id(3))}
     assert items.read_head(item) == Head(3, order_id(3))
