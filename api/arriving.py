@@ -117,7 +117,7 @@ class Arriving:
                 is_too_long = len(self.received) - self._chunk_at > CHUNK_LINE_BYTES_MAX
                 return Arrival.WHOLE if is_too_long else self._judge_wire()
             line = _CHUNK_LINE.fullmatch(self.received, self._chunk_at, end)
-            if line is None:
+            if line is None or end - self._chunk_at > CHUNK_LINE_BYTES_MAX:
                 return Arrival.WHOLE
             size = int(line[1], 16)
             self._chunked_bytes += size

@@ -81,7 +81,7 @@ class Parted(Exception):
 
 
 class Connection:
-    """A client's connection: gunicorn's socket, on which it reads nothing and sends in time."""
+    """A client's connection: gunicorn's socket, which gives it whole requests and sends in time."""
 
     def __init__(self, sock: socket.socket, room_for: Callable[["Connection"], bool]) -> None:
         """Serve on ``sock``; ``room_for`` tells if the process can hold what this one does."""
@@ -94,6 +94,7 @@ class Connection:
         self.request: Any = None
         """gunicorn's, while it is answered."""
         self._head = b""
+        self._whole, self._read_to = b"", 0
         self._room_for = room_for
         for option in (plain_socket.SO_SNDBUF, plain_socket.SO_RCVBUF):
             sock.setsockopt(plain_socket.SOL_SOCKET, option, KERNEL_BYTES)
@@ -103,11 +104,26 @@ class Connection:
         """Bytes that wait here, of the request or of the answer."""
         return self.unsent + (len(self.arriving.received) if self.arriving else 0)
 
+    def hand_out(self, whole: bytes) -> None:
+        """Let the parser read ``whole``, a request and perhaps what follows it."""
+        self._whole, self._read_to = whole, 0
+
     def recv(self, bufsize: int, flags: int = 0) -> bytes:
-        """Nothing: the request was whole, and a parser that wants more disagrees."""
-        del bufsize, flags
-        self.is_out_of_step = True
-        return b""
+        """The next piece of a request; nothing where it is over: who wants more disagrees.
+
+        In pieces, for at each chunk of a chunked body gunicorn copies all that it holds.
+        """
+        del flags
+        piece = self._whole[self._read_to : self._read_to + bufsize]
+        self._read_to += len(piece)
+        self.is_out_of_step = not piece
+        return piece
+
+    def take_rest(self) -> bytes:
+        """What the parser did not ask for: the beginning of the next request."""
+        rest = self._whole[self._read_to :]
+        self.hand_out(b"")
+        return rest
 
     def receive(self, seconds: float) -> bytes:
         """What arrives next, empty at the end (raises ``TimeoutError``)."""
@@ -303,11 +319,12 @@ class GreenWorker(GeventWorker):  # type: ignore[misc]
             if not places.take():
                 raise Parted(_OVERLOADED)
             try:
-                parser.unreader.unread(whole)
+                conn.hand_out(whole)
                 self._serve_one(conn, parser, client, server)
             finally:
                 places.give_back()
-            begun, seconds = parser.unreader.take_buffered(), self.cfg.keepalive
+            begun = parser.unreader.take_buffered() + conn.take_rest()
+            seconds = self.cfg.keepalive
             if begun:
                 gevent.sleep(0)  # whoever asks and asks without waiting lets others in between
 

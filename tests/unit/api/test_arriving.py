@@ -108,6 +108,13 @@ def test_a_chunk_line_without_an_end_is_left_to_the_parser_in_time() -> None:
     assert states(CHUNKED_HEAD, b"1" * (CHUNK_LINE_BYTES_MAX + 1))[-1] is Arrival.WHOLE
 
 
+def test_a_chunk_line_has_so_many_bytes_and_no_more() -> None:
+    fits = b"1;" + b"a" * (CHUNK_LINE_BYTES_MAX - 2) + b"\r\nx\r\n"
+    assert states(CHUNKED_HEAD + fits)[-1] is Arrival.MORE
+    # Its own end is not looked for: the parser refuses it, whatever comes then.
+    assert states(CHUNKED_HEAD + b"0" + fits)[-1] is Arrival.WHOLE
+
+
 @pytest.mark.parametrize(
     "request_bytes",
     [

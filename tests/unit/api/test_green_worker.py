@@ -12,10 +12,12 @@ import pytest
 from gevent import socket
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
+from gunicorn.http import get_parser
 
 from api import green_worker
 from api.green_worker import HELD_BYTES_FREE, HELD_BYTES_MAX, Connection, GreenWorker
 from api.places import Places
+from tests.unit.processor_time import processor_time
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 CLIENT, SERVER = ("127.0.0.1", 1), ("127.0.0.1", 2)
@@ -90,6 +92,24 @@ def test_a_machine_without_room_for_a_connection_does_not_end_the_worker(
     theirs.close()
     serving.join(5)
     assert not worker._connections
+
+
+def test_a_body_of_many_chunks_costs_no_more_than_its_length(
+    worker: GreenWorker, pair: tuple[Connection, socket.socket]
+) -> None:
+    conn, _ = pair
+    chunks = 40_000
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    whole = head + b"1\r\nx\r\n" * chunks + b"0\r\n\r\n"
+    conn.hand_out(whole + REQUEST)
+    parser = get_parser(worker.cfg, conn, CLIENT)
+    with processor_time() as taken:
+        body = next(parser).body.read()
+    # Read as one piece, which gunicorn copies at each chunk, it takes some seconds.
+    assert taken.seconds < 1
+    assert body == b"x" * chunks
+    assert parser.unreader.take_buffered() + conn.take_rest() == REQUEST
+    assert not conn.is_out_of_step
 
 
 def test_the_longest_idle_connection_makes_room(
