@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from typing import Annotated, Any, Final, NoReturn, TypeVar
+from urllib.parse import unquote_to_bytes
 
 from flask import Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
@@ -262,9 +263,10 @@ def read_idempotency_key(request: Request) -> str | None:
     Raises:
         Problem: 400, the key is empty, too long or holds what no header should.
     """
-    key = request.headers.get("Idempotency-Key")
-    if key is None:
+    header = request.headers.get("Idempotency-Key")
+    if header is None:
         return None
+    key = _as_utf_8(header)
     if not _is_idempotency_key(key):
         raise Problem(
             400,
@@ -385,6 +387,15 @@ def _validated(fields: Mapping[str, Any], schema: type[B]) -> B:
         raise invalid([_field_error(found) for found in error.errors()]) from None
 
 
+def _as_utf_8(header: str) -> str:
+    """A header's text as UTF-8, as a line of a bulk request has it; nothing if it is none."""
+    try:
+        # WSGI shows bytes as Latin-1 (PEP 3333).
+        return header.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return ""
+
+
 def _is_idempotency_key(key: str) -> bool:
     return 0 < len(key) <= IDEMPOTENCY_KEY_LENGTH_MAX and key.isprintable()
 
@@ -428,9 +439,21 @@ def _form(request: Request, body: bytes) -> Mapping[str, Any]:
     # Parts of a multipart body are counted as they are read (MAX_FORM_PARTS).
     if request.mimetype == _URLENCODED and body.count(b"&") >= FORM_FIELDS_MAX:
         raise _too_large(f"A form may have {FORM_FIELDS_MAX} fields.")
+    _require_utf_8_form(request, body)
+    if request.files:
+        raise Problem(400, "MALFORMED_BODY", "The form has a file.")
     if any(len(values) > 1 for values in request.form.listvalues()):
         raise Problem(400, "MALFORMED_BODY", "The form has the same field twice.")
     return request.form.to_dict()
+
+
+def _require_utf_8_form(request: Request, body: bytes) -> None:
+    """Refuse what would be read as other text than was sent."""
+    is_quoted = request.mimetype == _URLENCODED
+    try:
+        (unquote_to_bytes(body) if is_quoted else body).decode("utf-8")
+    except UnicodeDecodeError:
+        raise Problem(400, "MALFORMED_BODY", "The form is no UTF-8.") from None
 
 
 def _json_object(body: bytes, what: str = "body") -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ from tests.unit.api.parts import Api, json_of, order_body, pointers_of
 from tests.unit.factories import NOON, make_settler
 
 FORM = "application/x-www-form-urlencoded"
+PART = b"--b\r\nContent-Disposition: form-data; name=%s\r\n\r\n%s\r\n--b--\r\n"
 
 
 def form(**changes: Any) -> dict[str, str]:
@@ -70,6 +71,22 @@ def test_a_form_without_fields_is_told_all_that_is_missing(api: Api) -> None:
     assert pointers_of(api.http.post("/accounts", data="", content_type=FORM)) == ["/cash"]
     empty = api.http.post(f"/accounts/{account_id}/orders", data="", content_type=FORM)
     assert set(pointers_of(empty)) == {f"/{name}" for name in order_body()}
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b"issuer_name=A%FF", FORM),
+        (b"issuer_name=A\xff", FORM),
+        (PART % (b'"cash"', b"1\xff"), "multipart/form-data; boundary=b"),
+        (PART % (b'"cash"; filename="f"', b"1"), "multipart/form-data; boundary=b"),
+    ],
+)
+def test_a_form_that_is_no_utf_8_or_has_files_is_refused(
+    api: Api, body: bytes, content_type: str
+) -> None:
+    answer = api.http.post("/accounts", data=body, content_type=content_type)
+    assert (answer.status_code, json_of(answer)["code"]) == (400, "MALFORMED_BODY")
 
 
 def test_a_form_s_key_makes_it_repeatable(api: Api) -> None:

@@ -434,13 +434,24 @@ def test_a_key_belongs_to_one_account(api: Api, account_id: int) -> None:
 
 
 def test_keys_are_told_apart_to_the_last_character(api: Api, account_id: int) -> None:
-    for key in ("k", "K", "k ", "k" * 255, "k" * 254, "#", "é"):
+    for key in ("k", "K", "k ", "k" * 255, "k" * 254, "#", "\xc3\xa9"):
         answer = api.post(orders_path(account_id), order_body(), key=key.strip())
         assert answer.status_code == 202
     assert len(recorded_ids(api, account_id)) == 6
 
 
-@pytest.mark.parametrize("key", ["", "x" * 256, "a\tb", "a\x7fb", "\x85"])
+def test_a_key_is_the_same_in_the_header_and_in_a_line(api: Api, account_id: int) -> None:
+    """Headers come as bytes, which WSGI shows as Latin-1 (PEP 3333)."""
+    in_header = "à株".encode().decode("latin-1")
+    line = json.dumps({"account_id": account_id, **order_body(), "idempotency_key": "à株"})
+    first = api.post(orders_path(account_id), order_body(), key=in_header)
+    again = api.http.post("/v1/orders/bulk", data=line, content_type="application/x-ndjson")
+    assert first.status_code == 202
+    assert json.loads(again.text)["replayed"]
+    assert len(recorded_ids(api, account_id)) == 1
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "a\tb", "a\x7fb", "\x85", "\xe9"])
 def test_a_key_that_is_empty_too_long_or_unprintable_is_refused(
     api: Api, account_id: int, key: str
 ) -> None:
