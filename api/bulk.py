@@ -14,6 +14,7 @@ from datetime import datetime
 from itertools import count
 from typing import Any, Final
 
+from api import draining
 from api.acceptance import (
     Intake,
     OrderRequest,
@@ -148,6 +149,7 @@ class BulkIntake:
         self, group: Sequence[_Line], received_at: datetime, bulk_deadline: float, origin: str
     ) -> Sequence[Outcome]:
         now = self._monotonic()
+        bulk_deadline = draining.in_time(bulk_deadline)
         if now >= bulk_deadline:
             return [unavailable(_LATE)] * len(group)
         deadline = min(now + self._group_seconds, bulk_deadline)

@@ -5,6 +5,7 @@ served, but ``/readyz`` is 503 and every answer closes its connection, so that c
 balancers leave in order instead of being cut off.
 """
 
+import math
 from collections.abc import Callable
 from threading import Event
 from typing import Final
@@ -13,8 +14,13 @@ _draining: Final = Event()
 _to_tell: Final[list[Callable[[], None]]] = []
 
 
-def begin() -> None:
-    """Say from now on that this process is about to stop."""
+_ends_at = math.inf
+
+
+def begin(ends_at: float = math.inf) -> None:
+    """Say from now on that this process is about to stop, at ``ends_at`` on the monotonic clock."""
+    global _ends_at
+    _ends_at = ends_at
     _draining.set()
     for tell in _to_tell:
         tell()
@@ -23,6 +29,11 @@ def begin() -> None:
 def call_when_begun(tell: Callable[[], None]) -> None:
     """Have ``tell``, which must not wait, called once this process is about to stop."""
     _to_tell.append(tell)
+
+
+def in_time(deadline: float) -> float:
+    """``deadline``, or earlier: an answer that the end would cut off is of no use."""
+    return min(deadline, _ends_at)
 
 
 def is_draining() -> bool:

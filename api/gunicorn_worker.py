@@ -10,7 +10,9 @@ in steps:
 4. end what runs: each answer closes its connection, idle ones are closed after a moment.
 """
 
+import os
 import select
+import time
 from types import FrameType
 from typing import Any, Final
 
@@ -28,6 +30,9 @@ turned away meanwhile waits a second."""
 SILENT_SECONDS: Final = 2.0
 """How long a connection on which no request has begun may hold up the end."""
 
+LAST_WORDS_SECONDS: Final = 1.0
+"""Before the process is killed no work is begun for so long: what has begun is to be answered."""
+
 log = get_logger(__name__)
 
 
@@ -38,8 +43,14 @@ class DrainingWorker(GreenWorker):
     """Set by the configuration once the process is made."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """SIGTERM: begin to drain (a second one changes nothing)."""
-        del sig, frame
+        """SIGTERM: begin to drain (a second one changes nothing).
+
+        Whoever sent it to this process alone ends the instance all the same: its processes share
+        one socket, and newcomers are turned away at that.
+        """
+        del frame
+        if os.getppid() == self.ppid:
+            os.kill(self.ppid, sig)
         # In a thread of its own, not in here: a handler may interrupt whatever runs.
         gevent.spawn(self._drain)
 
@@ -53,7 +64,7 @@ class DrainingWorker(GreenWorker):
     def _drain(self) -> None:
         if draining.is_draining():
             return
-        draining.begin()
+        draining.begin(time.monotonic() + self.cfg.graceful_timeout - LAST_WORDS_SECONDS)
         self.close_after_answers()
         log.info("draining", seconds=self.drain_seconds)
         gevent.sleep(self.drain_seconds)

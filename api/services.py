@@ -50,7 +50,7 @@ class Services:
 
     def deadline(self) -> float:
         """By when, on the monotonic clock, a POST that arrives now has to be answered."""
-        return time.monotonic() + self.settings.accept_seconds_max
+        return draining.in_time(time.monotonic() + self.settings.accept_seconds_max)
 
 
 def build_services(settings: Settings) -> Services:

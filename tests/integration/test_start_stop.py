@@ -286,6 +286,19 @@ def test_a_second_signal_changes_nothing_and_sigint_and_sigquit_are_quick(
     stack.more_apis.remove(process)
 
 
+def test_sigterm_to_a_process_of_the_instance_ends_all_of_it_in_order(stack: Stack) -> None:
+    """One socket for all: where one turned newcomers away, nobody would be served by the rest."""
+    process, port = stack.add_api(DRAIN_SECONDS="0", API_PROCESSES="2")
+    wait_until_ready(port)
+    child = max(set(group_members(process.pid)) - {process.pid})
+    os.kill(child, signal.SIGTERM)
+
+    assert process.wait(FINISH_SECONDS)
+    assert process.exit_code == 0
+    assert status_of(Client(f"http://{HOST}:{port}"), "/healthz") == 0
+    stack.more_apis.remove(process)
+
+
 def test_signals_that_are_for_others_end_nothing(api: tuple[Process, int]) -> None:
     process, port = api
     before = sorted(group_members(process.pid))
