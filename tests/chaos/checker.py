@@ -44,6 +44,7 @@ from tests.chaos.posts import (
     is_indefinite,
     out_of_line,
     read_json,
+    wrong_opening,
     wrong_pledge,
     wrong_shape,
 )
@@ -92,11 +93,11 @@ KINDS = {
     SEQUENCE_GAP: "sequence numbers are not 1 to n",
     OUT_OF_SEQUENCE: "decided before an order that was accepted earlier",
     NOT_FOUND: "accepted, and then answered with 404",
-    WRONG_READ: "a final status was shown that is not the final one",
-    STATUS_WENT_BACK: "shown pending after it was seen to be decided",
+    WRONG_READ: "an order was shown with what it does not have, or as it never was",
+    STATUS_WENT_BACK: "shown pending or failed after it was seen to be decided",
     IMPOSSIBLE_ACCOUNT: "an account was shown as it never was",
     ACCOUNT_WENT_BACK: "an account was shown as it was before a state already seen",
-    WRONG_LIST: "a list that lacks an order, holds another status, or is not newest first",
+    WRONG_LIST: "a list that lacks an order, holds another status or too many, or is in disorder",
     WRONG_CANCEL: "a cancellation that did not hold, or that nobody asked for",
     STILL_INDEXED: "decided, and still in the index of undecided orders",
     WRONG_EVENT: "a stream of events that lacks a decision, repeats one or mixes them up",
@@ -235,7 +236,9 @@ class _Check:
                 other = self.makers[named].name
                 yield SHARED_ANSWER, f"{request.name} and {other} were both given {made['id']}"
             elif request.op == OPEN:
-                self.openings[made["id"]] = Decimal(str(read_json(request.sent)["cash"]))
+                cash = self.openings[made["id"]] = Decimal(str(read_json(request.sent)["cash"]))
+                if wrong_opening(made, cash):
+                    yield WRONG_ANSWER, f"{request.name} with {cash} was opened as {answer.body}"
             else:
                 yield from self._note_order(request, answer, made)
 
@@ -444,6 +447,8 @@ class _Check:
         listed = [order["id"] for order in shown["orders"]]
         if listed != sorted(set(listed), reverse=True):
             yield WRONG_LIST, f"account {call.account}: not newest first: {listed}"
+        if call.limit is not None and len(listed) > call.limit:
+            yield WRONG_LIST, f"account {call.account}: {len(listed)} orders, not {call.limit}"
         is_more = shown["next_cursor"] is not None
         first = bisect_left(ids, listed[-1]) if is_more and listed else 0
         last = bisect_left(ids, call.before) if call.before else len(ids)
@@ -512,6 +517,7 @@ class _Check:
                 yield from _compare(row, read_json(shown))
             if any(read.status == _FAILED for read in reads) and not _was_parked(row):
                 yield WRONG_READ, f"order {order} was shown failed, and never was"
+            yield from _failed_again(order, reads)
 
     def _is_damaged(self, shown: dict[str, Any]) -> bool:
         """Of an order whose item is damaged little is shown; only some were, by hand."""
@@ -527,6 +533,24 @@ class _Check:
             or not _is_same_moment(shown["received_at"], row.received_at)
         ):
             yield WRONG_READ, f"order {row.id} was shown as {shown}, is {row}"
+        elif shown["status"] not in _FINAL and not self._may_be_undecided(row, shown):
+            yield WRONG_READ, f"order {row.id}, not decided for good, was shown as {shown}"
+
+    def _may_be_undecided(self, row: OrderRow, shown: dict[str, Any]) -> bool:
+        """Whether a pending order says nothing of a decision, a parked one only its balance."""
+        if shown["status"] != _FAILED:
+            return not wrong_pledge(shown)
+        return not shown["business_errors"] and self._is_of_a_parking(row, shown["current_balance"])
+
+    def _is_of_a_parking(self, row: OrderRow, balance: dict[str, Any] | None) -> bool:
+        """Whether this is what a parking of the order left; the row tells only the last one's."""
+        states = self.states.get(row.account)
+        if balance is None or states is None:
+            return True
+        left = {states[number] for number in row.parkings if number and number < len(states)}
+        if row.balance is not None and _is_decided_by_parking(row):
+            left.add(books.state_key(row.balance.cash, row.balance.positions))
+        return _state_of(balance) in left
 
     def _reads_in_time(self) -> Iterator[Finding]:
         for account, states in self.states.items():
@@ -540,12 +564,12 @@ class _Check:
         places: dict[StateKey, list[int]] = defaultdict(list)
         for place, state in enumerate(states):
             places[state].append(place)
-        pending: list[tuple[float, float, Any]] = []
+        undecided: list[tuple[float, float, Any]] = []
         ended: list[tuple[float, int]] = []
         for row in self.by_account[account]:
             for read in self.reads.get(row.id, ()):
-                if read.status not in {*_FINAL, _FAILED}:
-                    pending.append((read.start, read.end, row))
+                if _is_before_decision(read, row):
+                    undecided.append((read.start, read.end, row))
                 elif row.sequence is not None and read.status == row.status:
                     ended.append((read.end, row.sequence))
             # Who is refused a cancellation was told that the order is decided.
@@ -555,12 +579,12 @@ class _Check:
         looks = [(call.start, call.end, call) for call in self.account_reads[account]]
         heapq.heapify(ended)
         seen = 0
-        for start, end, what in sorted([*pending, *looks], key=lambda one: one[:2]):
+        for start, end, what in sorted([*undecided, *looks], key=lambda one: one[:2]):
             while ended and ended[0][0] < start:
                 seen = max(seen, heapq.heappop(ended)[1])
             if isinstance(what, OrderRow):
                 if what.sequence is not None and what.sequence <= seen:
-                    yield STATUS_WENT_BACK, f"order {what.id} of account {account}: pending"
+                    yield STATUS_WENT_BACK, f"order {what.id} of account {account}: undecided"
                 continue
             found = places.get(_shown_state(what), [])
             place = bisect_left(found, seen)
@@ -578,8 +602,27 @@ def _is_same_moment(told: str | None, recorded: str | None) -> bool:
     return books.microseconds(told) == books.microseconds(recorded)
 
 
+def _is_decided_by_parking(row: OrderRow) -> bool:
+    """Whether the place and the balance of the order are those of a parking."""
+    return row.status == _FAILED or row.failure is not None
+
+
 def _was_parked(row: OrderRow) -> bool:
-    return row.status == _FAILED or bool(row.parkings) or row.failure is not None
+    return _is_decided_by_parking(row) or bool(row.parkings)
+
+
+def _is_before_decision(read: Read, row: OrderRow) -> bool:
+    """Whether the order was shown as it is before the decision that the table holds."""
+    if read.status == _FAILED:
+        return not _is_decided_by_parking(row)
+    return read.status not in _FINAL
+
+
+def _failed_again(order: str, reads: Sequence[Read]) -> Iterator[Finding]:
+    """What was seen to be final once is parked no more, whatever the table holds."""
+    final_at = min((read.end for read in reads if read.status in _FINAL), default=float("inf"))
+    if any(read.status == _FAILED and read.start > final_at for read in reads):
+        yield STATUS_WENT_BACK, f"order {order}: failed after it was final"
 
 
 def _first_gap(numbers: Sequence[int | None]) -> str:

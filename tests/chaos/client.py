@@ -18,7 +18,7 @@ from random import Random
 from typing import Any
 
 from tests.chaos.asking import ask_and_note
-from tests.chaos.follower import follow
+from tests.chaos.follower import begin, follow
 from tests.chaos.history import (
     ACCOUNT,
     BULK,
@@ -428,13 +428,13 @@ async def _report_progress(shared: Shared) -> None:
 
 async def _follow(shared: Shared, number: int) -> None:
     """Follow an account's events from its first order on: a hot one, or one of our own."""
-    while not shared.accounts:
+    while len(shared.accounts) <= number:
         await asyncio.sleep(PROGRESS_SECONDS)
     hot = shared.settings.hot_accounts
     account = hot[number % len(hot)] if number % 2 else shared.accounts[number]
     name = f"{shared.settings.name}-events-{number}"
     random = Random(f"{shared.settings.seed}/{name}")
-    last = "0"
+    last = begin(shared.recorder, name, account)
     while True:
         connection = Connection(random.choice(shared.settings.ports), TIMEOUT_SECONDS)
         last = await follow(connection, shared.recorder, name, account, last)

@@ -9,6 +9,20 @@ from tests.chaos.http_client import Connection, NoAnswer
 SILENCE_SECONDS = 14.0
 """Streams say something every 10 s."""
 
+FROM_THE_BEGINNING = "0"
+
+
+def begin(recorder: Recorder, name: str, account: int) -> str:
+    """Note that a stream is wanted from the account's first order on, even if it never speaks.
+
+    Returns:
+        The place to follow it from.
+    """
+    now = time.monotonic()
+    # Without a status: it is no answer yet.
+    recorder.add(Call(EVENT, name, now, now, account=account, place=FROM_THE_BEGINNING))
+    return FROM_THE_BEGINNING
+
 
 async def follow(
     connection: Connection,

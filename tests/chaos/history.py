@@ -27,7 +27,7 @@ class Call:
     a POST that was repeated although its answer was known. ``wait`` is for how many seconds the
     client was ready to wait for the outcome, ``statuses`` what a list was asked for. The body of a
     304 is the one that the client held. An event is a call that ends when the event comes;
-    ``request`` names its stream, and ``place`` is its id.
+    ``request`` names its stream, and ``place`` is its id; one without a status is where it begins.
     """
 
     op: str

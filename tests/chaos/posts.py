@@ -132,7 +132,13 @@ def out_of_line(call: Call) -> Iterator[str]:
 def wrong_pledge(made: dict[str, Any]) -> bool:
     """Whether an acceptance says more than that the order is recorded."""
     told = (made["status"], made["decided_at"], made["business_errors"], made["current_balance"])
-    return told != ("pending", None, [], None)
+    return told != ("pending", None, [], None) or "failure" in made
+
+
+def wrong_opening(made: dict[str, Any], cash: Decimal) -> bool:
+    """Whether a new account is told to hold anything but the cash that was asked for."""
+    told = made.get("cash")
+    return told is None or Decimal(str(told)) != cash or made.get("issuers") != []
 
 
 def content_asked(request: Request) -> Content:

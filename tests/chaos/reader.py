@@ -122,12 +122,18 @@ def read_everything(ports: Sequence[int], calls: Sequence[Call], history: Path) 
 
 def finish_streams(ports: Sequence[int], calls: Iterable[Call], history: Path) -> None:
     """Go on with every stream of events until nothing more comes, and note that."""
-    last = {call.request: call for call in calls if call.op == EVENT and call.place}
+    last = last_of_streams(calls)
 
     async def work(reader: Reader, event: Call) -> None:
         await reader.finish(event)
 
-    asyncio.run(_share_out(ports, history, work, list(last.values()), readers=len(last)))
+    asyncio.run(_share_out(ports, history, work, last, readers=len(last)))
+
+
+def last_of_streams(calls: Iterable[Call]) -> list[Call]:
+    """Where each stream stands: at its last event, or at its beginning if it never said any."""
+    last = {call.request: call for call in calls if call.op == EVENT and call.place}
+    return list(last.values())
 
 
 def _accounts(calls: Iterable[Call]) -> list[int]:

@@ -198,7 +198,7 @@ def _answers(calls: Sequence[Call], posts: Sequence[Call]) -> Json:
         "reads with 503": sum(
             call.status == 503 and call.op in (ORDER, ACCOUNT, LIST) for call in calls
         ),
-        "events": operations[EVENT],
+        "events": sum(call.op == EVENT and call.order is not None for call in calls),
         "cancellations": sum(call.op == CANCEL and call.request == "" for call in calls),
         "cancellations in time": sum(call.op == CANCEL and call.status == 200 for call in calls),
         "cancellations too late": sum(call.op == CANCEL and call.status == 409 for call in calls),

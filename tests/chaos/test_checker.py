@@ -95,6 +95,11 @@ def row(
     )
 
 
+def opened(**changes: Any) -> Call:
+    told = {"id": ACCOUNT, "cash": "1000", "issuers": [], **changes}
+    return Call("open", "a", 0, 0.1, 201, json.dumps(told), key="ka", sent='{"cash": 1000}')
+
+
 def holding(cash: str, shares: int, price: str) -> Balance:
     return Balance(Decimal(cash), {"GBM": (shares, Decimal(price))})
 
@@ -142,11 +147,8 @@ def listed(numbers: list[int], start: float, cursor: str | None = None) -> Call:
 
 def true_story() -> Story:
     """A history in which all is well: lost answers, repetitions, polls and looks included."""
-    opened = Call(
-        "open", "a", 0, 0.1, 201, json.dumps({"id": ACCOUNT}), key="ka", sent='{"cash": 1000}'
-    )
     calls = [
-        opened,
+        opened(),
         placed(1, 1, status=None, body=None, error="timeout"),
         placed(1, 2, replayed=True),
         polled(1, 2.5, is_pending=True),
@@ -386,9 +388,24 @@ def list_in_disorder(calls: list[Call], table: Table) -> Story:
     return [*calls, listed([4, 2, 3, 1], 11)], table
 
 
+def list_more_than_the_limit(calls: list[Call], table: Table) -> Story:
+    return [*calls, replace(listed([4, 3, 2, 1], 11), limit=3)], table
+
+
+def open_with_other_cash(calls: list[Call], table: Table) -> Story:
+    return [opened(cash="1000.01"), *calls[1:]], table
+
+
+def open_without_a_word_of_cash(calls: list[Call], table: Table) -> Story:
+    return [opened(cash=None), *calls[1:]], table
+
+
+def open_with_shares(calls: list[Call], table: Table) -> Story:
+    return [opened(**shown_state(holding("1000", 1, "60"))), *calls[1:]], table
+
+
 def lose_an_account(calls: list[Call], table: Table) -> Story:
-    opened = replace(calls[0], request="b", key="kb", body=json.dumps({"id": 8}))
-    return [*calls, opened], table
+    return [*calls, replace(opened(id=8), request="b", key="kb")], table
 
 
 def add_a_ghost_of_an_account(calls: list[Call], table: Table) -> Story:
@@ -474,6 +491,10 @@ LIES: list[tuple[Callable[[list[Call], Table], Story], str]] = [
     (show_an_account_older_than_an_order, checker.ACCOUNT_WENT_BACK),
     (list_without_an_order, checker.WRONG_LIST),
     (list_in_disorder, checker.WRONG_LIST),
+    (list_more_than_the_limit, checker.WRONG_LIST),
+    (open_with_other_cash, checker.WRONG_ANSWER),
+    (open_without_a_word_of_cash, checker.WRONG_ANSWER),
+    (open_with_shares, checker.WRONG_ANSWER),
     (lose_an_account, checker.LOST),
     (add_a_ghost_of_an_account, checker.GHOST),
     (miscount_the_decided, checker.WRONG_ACCOUNT),
@@ -502,11 +523,10 @@ def test_an_account_that_sold_all_passes() -> None:
         row(2, "SELL", 10, "70", Balance(Decimal(1100), {})), errors=(), status="executed"
     )
     account = AccountRow(ACCOUNT, Decimal(1100), {}, OPENED, decided=2)
-    opened, *_ = true_story()[0]
     asked = placed(2, 4, body=json.dumps(shown(sold, is_pending=True)))
     asked = replace(asked, sent=sent(2, "SELL", 10, "70"))
     table = Table({ACCOUNT: account}, {ACCOUNT: 2}, [ROWS[0], sold])
-    assert check([opened, placed(1, 1), asked], table) == []
+    assert check([opened(), placed(1, 1), asked], table) == []
 
 
 @pytest.mark.parametrize(
@@ -546,7 +566,13 @@ def test_an_order_that_may_have_been_recorded_passes() -> None:
 def test_a_parked_order_changes_nothing_and_is_no_violation() -> None:
     calls, table = true_story()
     parked = with_changed(table, 2, status="failed", errors=(), is_indexed=True, attempts=5)
-    assert check([call for call in calls if call.op != "list"], parked) == []
+    told = replace(polled(2, 11), body=json.dumps(shown(parked.orders[1])))
+    assert check([*(call for call in calls if call.op != "list"), told], parked) == []
+
+
+def test_a_page_may_be_full() -> None:
+    calls, table = true_story()
+    assert check([*calls, replace(listed([4, 3, 2, 1], 11), limit=4)], table) == []
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,12 @@ ROWS = {
     5: replace(decided(5, 7, "BUY", 2, "680", 32), parkings=(5,)),
     6: decided(6, 6, "BUY", 1, "700", 30),
 }
+PARKED = {
+    "status": "failed",
+    "decided_at": MOMENT.format(5),
+    "current_balance": shown_state(holding("710", 29, "10")),
+}
+"""The fifth as it was shown before it was replayed."""
 
 
 def asked(number: int) -> str:
@@ -135,6 +141,10 @@ def event(number: int, start: float, **changes: Any) -> Call:
     return Call("event", "s", start, start, 200, body, ACCOUNT, order_id(number))
 
 
+def begun(start: float) -> Call:
+    return Call("event", "s", start, start, account=ACCOUNT, place="0")
+
+
 def no_more_events(start: float) -> Call:
     return Call("event", "s", start, start, 200, account=ACCOUNT)
 
@@ -156,9 +166,8 @@ def strange(start: float, status: int = 404, body: str = '{"code": "ORDER_NOT_FO
 
 
 def true_story() -> Story:
-    opened = Call(
-        "open", "a", 0, 0.1, 201, json.dumps({"id": ACCOUNT}), key="ka", sent='{"cash": 1000}'
-    )
+    told = json.dumps({"id": ACCOUNT, "cash": "1000", "issuers": []})
+    opened = Call("open", "a", 0, 0.1, 201, told, key="ka", sent='{"cash": 1000}')
     waited = json.dumps(shown(ROWS[4]))
     calls = [
         opened,
@@ -185,7 +194,7 @@ def true_story() -> Story:
         by_hand("damage", 5, 5.2),
         polled_damaged(5, 5.4),
         placed(5, 5.45, status=500, body='{"code": "INTERNAL_ERROR"}'),
-        polled(5, 5.5, status="failed", decided_at=MOMENT.format(5)),
+        polled(5, 5.5, **PARKED),
         by_hand("replay", 5, 5.6),
         replace(polled(6, 5.8), status=404, body="{}"),
         placed(6, 6),
@@ -196,8 +205,10 @@ def true_story() -> Story:
         listed([6, 5, 4, 2, 1], 9, "executed,rejected"),
         listed([3], 9.5, "cancelled"),
         listed([], 9.6, "cancelled", cursor="on"),
+        begun(5.4),
         *(event(number, 9.6 + place / 100) for place, number in enumerate((1, 3, 2, 4), 1)),
-        event(5, 9.65, status="failed", decided_at=MOMENT.format(5)),
+        # It comes late, but the stream had asked before the order was replayed.
+        replace(event(5, 9.65, **PARKED), start=5.4),
         event(6, 9.7),
         event(5, 9.8),
         no_more_events(12),
@@ -356,6 +367,10 @@ def leave_out_the_last_event(calls: list[Call], table: Table) -> Story:
     return [call for call in calls if (call.op, call.end) != ("event", 9.8)], table
 
 
+def say_nothing_in_a_stream(calls: list[Call], table: Table) -> Story:
+    return [*without(calls, "event"), begun(5.4), no_more_events(12)], table
+
+
 def repeat_an_event(calls: list[Call], table: Table) -> Story:
     return [*calls, event(4, 9.645)], table
 
@@ -486,6 +501,61 @@ def show_another_final_answer(calls: list[Call], table: Table) -> Story:
     return [*calls, polled(6, 11, failure="none")], table
 
 
+def show_a_pending_order_with_a_balance(calls: list[Call], table: Table) -> Story:
+    told = {**PENDING, "current_balance": shown_state(holding("1", 1, "10"))}
+    return [*calls, polled(6, 6.2, **told)], table
+
+
+def show_a_pending_order_with_a_reason(calls: list[Call], table: Table) -> Story:
+    told = {**PENDING, "business_errors": ["INSUFFICIENT_BALANCE"]}
+    return [*calls, polled(6, 6.2, **told)], table
+
+
+def show_a_pending_order_with_a_time_of_decision(calls: list[Call], table: Table) -> Story:
+    return [*calls, polled(6, 6.2, **{**PENDING, "decided_at": MOMENT.format(6)})], table
+
+
+def show_a_pending_order_with_why_it_was_parked(calls: list[Call], table: Table) -> Story:
+    return [*calls, polled(5, 6.2, **PENDING, failure="damaged")], table
+
+
+def show_a_status_that_there_is_not(calls: list[Call], table: Table) -> Story:
+    return [*calls, polled(6, 6.2, **{**PENDING, "status": "queued"})], table
+
+
+def show_a_parked_order_with_a_reason(calls: list[Call], table: Table) -> Story:
+    return [*calls, polled(5, 5.5, **PARKED, business_errors=["CLOSED_MARKET"])], table
+
+
+def show_a_parked_order_with_another_balance(calls: list[Call], table: Table) -> Story:
+    """It is the one that the order left when it was executed later."""
+    told = {**PARKED, "current_balance": shown(ROWS[5])["current_balance"]}
+    return [*calls, polled(5, 5.5, **told)], table
+
+
+def show_a_last_parking_with_another_balance(calls: list[Call], table: Table) -> Story:
+    told = polled(4, 4.1, status="failed", current_balance=shown_state(holding("1", 1, "10")))
+    return [*calls, told], changed(table, 4, status="failed", attempts=5)
+
+
+def show_failed_after_executed(calls: list[Call], table: Table) -> Story:
+    return [*calls, polled(5, 20), polled(5, 21, **PARKED)], table
+
+
+def show_failed_after_cancelled(calls: list[Call], table: Table) -> Story:
+    """It was parked and then cancelled, and keeps the place of its parking."""
+    told = polled(3, 11, status="failed")
+    return [*without(calls, "list", "event"), told], changed(table, 3, failure="parked")
+
+
+def show_failed_after_a_later_state(calls: list[Call], table: Table) -> Story:
+    """The account was shown with the order executed before anybody saw the order so."""
+    assert ROWS[5].balance is not None
+    body = json.dumps({"id": ACCOUNT, **shown_state(ROWS[5].balance)})
+    look = Call("account", "", 7.2, 7.3, 200, body, ACCOUNT)
+    return [*calls, look, polled(5, 7.5, **PARKED)], table
+
+
 def show_a_damaged_order_that_never_was(calls: list[Call], table: Table) -> Story:
     return [*calls, polled_damaged(6, 6.2)], table
 
@@ -548,6 +618,7 @@ LIES: list[tuple[Callable[[list[Call], Table], Story], str]] = [
     (tell_of_a_key_in_flight_though_there_is_none, checker.WRONG_ANSWER),
     (leave_out_an_event, checker.WRONG_EVENT),
     (leave_out_the_last_event, checker.WRONG_EVENT),
+    (say_nothing_in_a_stream, checker.WRONG_EVENT),
     (repeat_an_event, checker.WRONG_EVENT),
     (mix_up_events, checker.WRONG_EVENT),
     (tell_an_event_of_a_pending_order, checker.WRONG_EVENT),
@@ -575,6 +646,17 @@ LIES: list[tuple[Callable[[list[Call], Table], Story], str]] = [
     (show_a_pending_order_with_another_price, checker.WRONG_READ),
     (show_another_time_of_arrival, checker.WRONG_READ),
     (show_another_final_answer, checker.WRONG_READ),
+    (show_a_pending_order_with_a_balance, checker.WRONG_READ),
+    (show_a_pending_order_with_a_reason, checker.WRONG_READ),
+    (show_a_pending_order_with_a_time_of_decision, checker.WRONG_READ),
+    (show_a_pending_order_with_why_it_was_parked, checker.WRONG_READ),
+    (show_a_status_that_there_is_not, checker.WRONG_READ),
+    (show_a_parked_order_with_a_reason, checker.WRONG_READ),
+    (show_a_parked_order_with_another_balance, checker.WRONG_READ),
+    (show_a_last_parking_with_another_balance, checker.WRONG_READ),
+    (show_failed_after_executed, checker.STATUS_WENT_BACK),
+    (show_failed_after_cancelled, checker.STATUS_WENT_BACK),
+    (show_failed_after_a_later_state, checker.STATUS_WENT_BACK),
     (show_a_damaged_order_that_never_was, checker.WRONG_READ),
     (show_a_repaired_order_with_another_price, checker.WRONG_READ),
     (answer_500_for_an_order_that_nobody_damaged, checker.WRONG_ANSWER),
@@ -608,6 +690,17 @@ def test_a_stream_may_have_missed_a_parking_that_was_taken_back() -> None:
     assert check([call for call in calls if (call.op, call.end) != ("event", 9.65)], table) == []
 
 
+def test_a_parking_without_a_place_shows_no_balance() -> None:
+    calls, table = true_story()
+    told = polled(5, 5.5, **{**PARKED, "current_balance": None})
+    assert check([*calls, told], table) == []
+
+
+def test_failed_may_be_shown_by_a_read_that_began_before_the_order_was_seen_decided() -> None:
+    calls, table = true_story()
+    assert check([*calls, replace(polled(5, 5.6, **PARKED), end=8.2)], table) == []
+
+
 def test_what_little_is_shown_of_a_damaged_order_spoils_nothing() -> None:
     """It was damaged, parked and cancelled, and repaired after that; and its client waited."""
     calls, table = true_story()
@@ -624,7 +717,7 @@ def test_a_parked_order_that_is_cancelled_keeps_its_place() -> None:
     kept = replace(ROWS[3], status="cancelled", failure="parked")
     assert (
         check(
-            [*told, too_late(3, 3.1), cancelled(3, 11)],
+            [*told, too_late(3, 3.1), polled(3, 4, status="failed"), cancelled(3, 11)],
             with_rows(table, *(kept if row.id == kept.id else row for row in table.orders)),
         )
         == []

@@ -9,9 +9,10 @@ from typing import TypeVar
 
 import pytest
 
-from tests.chaos.follower import follow
+from tests.chaos.follower import begin, follow
 from tests.chaos.history import Call, Recorder, lines_of
 from tests.chaos.http_client import HOST, Answer, Connection, NoAnswer
+from tests.chaos.reader import last_of_streams
 
 T = TypeVar("T")
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -105,6 +106,16 @@ def test_events_are_noted_however_they_are_cut() -> None:
         ("o1", "p1", "s"),
         ("o2", "p2", "s"),
     ]
+
+
+def test_a_stream_that_said_nothing_is_finished_from_its_beginning() -> None:
+    file = StringIO()
+    recorder = Recorder(file)
+    assert begin(recorder, "silent", 7) == begin(recorder, "s", 8) == "0"
+    recorder.add(Call("event", "s", 1, 2, 200, "{}", account=8, order="o1", place="p1"))
+    calls = [Call(**json.loads(line)) for line in file.getvalue().splitlines()]
+    last = [(call.request, call.account, call.place) for call in last_of_streams(calls)]
+    assert last == [("silent", 7, "0"), ("s", 8, "p1")]
 
 
 @pytest.mark.parametrize(("status", "noted"), [(404, [404]), (503, [])])
