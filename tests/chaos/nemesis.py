@@ -25,7 +25,7 @@ _GAP_SECONDS = (0.5, 1.4)
 _QUIET_AT_START_SECONDS = 4.0
 _JOIN_SECONDS = 60.0
 _CHILD_SECONDS: Final = 10.0
-_START_SECONDS: Final = 2.0
+_START_SECONDS: Final = 4.0
 _STARTED_FIELD: Final = 19  # of /proc/<pid>/stat behind the name: proc(5) calls it 22
 
 
