@@ -65,7 +65,9 @@ class _Gap:
     last: int
     before: str | None
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
+        # Not ``__len__``: a damaged account may make it more than ``len`` can tell.
         return self.last - self.first + 1
 
 
@@ -460,7 +462,7 @@ class Books:
             self._leave_gap(self._next, recorded.decided, None)
         if not self._gaps:
             return
-        count = sum(map(len, self._gaps)) + self._missing_more
+        count = sum(gap.count for gap in self._gaps) + self._missing_more
         self._note(
             What.SEQUENCE,
             self._gaps[0].before,

@@ -99,6 +99,15 @@ def test_a_line_shows_so_many_positions_and_no_more(count: int) -> None:
         assert shown.count("ISSUER") == _SHOWN_POSITIONS_MAX
 
 
+@pytest.mark.parametrize("decided", [2**63 + ORDERS, 10**38 - 1])
+def test_a_count_of_decisions_of_any_size_ends_no_audit(table: Table, decided: int) -> None:
+    account(table)["decided"] = items.number(decided)
+    found = by_kind(audit(table))
+    assert set(found) == {What.SEQUENCE}
+    assert found[What.SEQUENCE].account_id == ACCOUNT
+    assert found[What.SEQUENCE].found == f"{decided - ORDERS} missing, the first is {ORDERS + 1}"
+
+
 def test_an_executed_order_that_says_rejected_is_found(table: Table) -> None:
     order = nth(table, 7, "executed")
     order["status"] = items.text("rejected")
