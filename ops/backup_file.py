@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self
 
+from ops import binary
 from shared.order_store.keys import PK, SK, Item
 
 FORMAT: Final = "order-processor backup"
@@ -152,7 +153,7 @@ def _item_of(line: bytes) -> Item:
     item: Item = json.loads(line)["Item"]
     if not (isinstance(item[PK]["S"], str) and isinstance(item[SK]["S"], str)):
         raise TypeError("its key is no text")
-    return item
+    return binary.with_bytes(item)
 
 
 def _read_manifest(vouching: Path) -> Manifest:

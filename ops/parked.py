@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import click
 
+from ops import binary
 from ops.connections import open_gateway, open_queue, read_settings, store_errors_said
 from shared.domain.decision import Rules, violated_rules
 from shared.domain.money import plain
@@ -121,7 +122,7 @@ def show(ref: OrderRef) -> None:
             facts.append(("replay", _forecast(gateway, order, settings.rules)))
     for name, value in facts:
         click.echo(f"{name:<10}{value}")
-    click.echo("\n" + json.dumps(item, indent=2, sort_keys=True, ensure_ascii=False))
+    click.echo("\n" + binary.dumps(item, indent=2, sort_keys=True))
 
 
 @parked.command("replay")

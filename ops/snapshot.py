@@ -11,7 +11,6 @@ Accounts have nothing to do with each other, so one moment for each is enough. W
 idempotency keys: see ``_is_young``.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -20,6 +19,7 @@ from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import Final, Protocol
 
+from ops import binary
 from shared.domain.order import FINAL_STATUSES, OrderStatus
 from shared.ids import NO_ORDER_ID
 from shared.order_store import items, keys
@@ -78,8 +78,7 @@ class Counts:
 
 def line_of(item: Item) -> bytes:
     """An item as a line of DynamoDB JSON, as AWS's export to S3 writes them."""
-    written = json.dumps({"Item": item}, ensure_ascii=False, separators=(",", ":"))
-    return written.encode() + b"\n"
+    return binary.dumps({"Item": item}, separators=(",", ":")).encode() + b"\n"
 
 
 class _Held:

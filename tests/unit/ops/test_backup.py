@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 from click.testing import CliRunner, Result
 
 from ops import backup as command
-from ops import snapshot
+from ops import binary, snapshot
 from ops.__main__ import main
 from ops.auditor import Auditor
 from ops.backup_file import manifest_of, read_items
@@ -128,6 +128,42 @@ def test_a_restored_table_holds_what_the_first_one_held(
     assert everything(target) == everything(gateway)
     assert len(everything(target)) == 3 * 2 + 4 + 1 + 1 + 1 + 1
     assert differences(target) == []
+
+
+BINARY: dict[str, Any] = {
+    "M": {
+        "one": {"B": b"\x00\xff"},
+        "some": {"L": [{"BS": [b"\x00", b"\xfe\xff"]}, {"B": b"text"}]},
+        "B": {"S": "only a name"},
+    }
+}
+BINARY_WRITTEN: dict[str, Any] = {
+    "M": {
+        "one": {"B": "AP8="},
+        "some": {"L": [{"BS": ["AA==", "/v8="]}, {"B": "dGV4dA=="}]},
+        "B": {"S": "only a name"},
+    }
+}
+
+
+def test_binary_attributes_of_damaged_items_are_kept(
+    client: "DynamoDBClient", gateway: Gateway, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = keys.order_key(1, make_order(number=2).id)
+    overwrite(gateway, damaged, "share_price", {"B": b"\xff"})
+    overwrite(gateway, damaged, "rules", BINARY)
+    overwrite(gateway, keys.account_key(3), "cash", {"BS": [b"\xff\x00"]})
+    backed_up(out)
+    assert everything(restored(client, out, monkeypatch)) == everything(gateway)
+
+
+def test_a_line_holds_base64_whichever_client_read_the_item() -> None:
+    key = keys.account_key(1)
+    lines = [snapshot.line_of({**key, "cash": value}) for value in (BINARY, BINARY_WRITTEN)]
+    assert lines[0] == lines[1]
+    item = json.loads(lines[0])["Item"]
+    assert item["cash"] == BINARY_WRITTEN
+    assert binary.with_bytes(item)["cash"] == BINARY
 
 
 def test_so_many_write_a_backup_back_and_no_more(
@@ -491,7 +527,15 @@ def count_wrongly(file: Path) -> None:
 
 
 def hold_something_else(file: Path) -> None:
-    content = gzip.compress(b'{"Item":{"pk":{"S":"1"}}}\n')
+    hold(file, b'{"Item":{"pk":{"S":"1"}}}\n')
+
+
+def hold_what_is_no_base64(file: Path) -> None:
+    hold(file, b'{"Item":{"pk":{"S":"1"},"sk":{"S":"1"},"x":{"B":"?"}}}\n')
+
+
+def hold(file: Path, line: bytes) -> None:
+    content = gzip.compress(line)
     said = json.loads(manifest_of(file).read_text())
     said |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), "items": 1}
     file.write_bytes(content)
@@ -508,6 +552,7 @@ def hold_something_else(file: Path) -> None:
         (come_from_the_future, "version 2"),
         (count_wrongly, "items and not"),
         (hold_something_else, "line 1 is no item"),
+        (hold_what_is_no_base64, "line 1 is no item"),
     ],
 )
 def test_a_file_that_is_not_what_was_written_changes_nothing(

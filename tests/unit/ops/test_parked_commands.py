@@ -196,6 +196,14 @@ def test_show_says_why_an_order_is_parked_and_what_a_replay_would_come_to(
     assert item == raw(console.gateway, keys.order_key(*ref(order)))
 
 
+def test_show_writes_binary_attributes_as_base64(console: Console) -> None:
+    (order,) = parked_orders(console.gateway, 1)
+    overwrite(console.gateway, keys.order_key(*ref(order)), "share_price", {"B": b"\x00\xff"})
+    result = console.run("show", name(order))
+    assert "replay    refused until the item is repaired" in facts(result)
+    assert json.loads(result.stdout.partition("\n\n")[2])["share_price"] == {"B": "AP8="}
+
+
 def replay_line(console: Console, order: Order) -> str:
     (line,) = [line for line in facts(console.run("show", name(order))) if "replay" in line]
     return line.removeprefix("replay    ")
