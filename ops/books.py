@@ -102,7 +102,9 @@ class Books:
         self._waiting_ordinary = 0
         self._ties = 0
         self._gaps: list[_Gap] = []
+        # What lies beyond the gaps that are kept: how many, and between which two places.
         self._missing_more = 0
+        self._more: _Gap | None = None
         self._last_id = NO_ORDER_ID
         self._beyond: tuple[int, str] | None = None
 
@@ -275,10 +277,16 @@ class Books:
         self._take_turns()
 
     def _leave_gap(self, first: int, last: int, before: str | None) -> None:
-        if len(self._gaps) < _GAPS_MAX:
-            self._gaps.append(_Gap(first, last, before))
-        else:
-            self._missing_more += last - first + 1
+        self._gaps.append(_Gap(first, last, before))
+        self._bound_gaps()
+
+    def _bound_gaps(self) -> None:
+        """Of more gaps than are told apart, only count the last."""
+        while len(self._gaps) > _GAPS_MAX:
+            gap = self._gaps.pop()
+            self._missing_more += gap.count
+            more = self._more or gap
+            self._more = _Gap(min(more.first, gap.first), max(more.last, gap.last), None)
 
     def _come_late(self, sequence: int, order_id: str, order: RecordedOrder | None) -> None:
         """Fill a gap with an order that changes nothing; anything else came up twice or late."""
@@ -298,8 +306,19 @@ class Books:
                 _Gap(sequence + 1, gap.last, gap.before),
             ]
             self._gaps[place : place + 1] = [part for part in parts if part.first <= part.last]
+            self._bound_gaps()
             return True
-        return False
+        return self._fill_counted(sequence)
+
+    def _fill_counted(self, sequence: int) -> bool:
+        """Take the place for one of those that are only counted, if it may be one."""
+        more = self._more
+        if not self._missing_more or more is None or not more.first <= sequence <= more.last:
+            return False
+        self._missing_more -= 1
+        if not self._missing_more:
+            self._more = None
+        return True
 
     def _decide_again(self, order_id: str, order: RecordedOrder | None) -> None:
         if order is None:
@@ -460,15 +479,17 @@ class Books:
     def _check_missing(self, recorded: RecordedAccount) -> None:
         if self._next <= recorded.decided:
             self._leave_gap(self._next, recorded.decided, None)
-        if not self._gaps:
-            return
         count = sum(gap.count for gap in self._gaps) + self._missing_more
-        self._note(
-            What.SEQUENCE,
-            self._gaps[0].before,
-            f"decisions 1 to {recorded.decided}",
-            f"{count} missing, the first is {self._gaps[0].first}",
-        )
+        if not count:
+            return
+        expected = f"decisions 1 to {recorded.decided}"
+        if self._gaps:
+            first = self._gaps[0]
+            found = f"{count} missing, the first is {first.first}"
+            self._note(What.SEQUENCE, first.before, expected, found)
+        elif self._more is not None:
+            found = f"{count} missing between {self._more.first} and {self._more.last}"
+            self._note(What.SEQUENCE, None, expected, found)
 
     def _check_state(self, recorded: RecordedAccount) -> None:
         """Compare the account with what its orders make of it."""

@@ -3,6 +3,8 @@
 import gc
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
@@ -10,11 +12,13 @@ import pytest
 from ops.auditor import LOOKS_MAX, AuditImpossible, Auditor, SeenAccounts
 from ops.books import _CARRIED_MAX, _GAPS_MAX, Books
 from ops.differences import What
-from shared.domain.decision import decide
+from shared.domain.decision import Decision, decide
+from shared.domain.order import OrderStatus
+from shared.ids import first_id_at
 from shared.order_store import items, keys
 from shared.order_store.keys import SHARD, Item
 from shared.order_store.records import Balance, Parking
-from tests.ledger import OPENED, RULES, Ledger, counter_item, order_item, pages
+from tests.ledger import OPENED, OPENING_CASH, RULES, Ledger, counter_item, order_item, pages
 from tests.unit.factories import make_order
 from tests.unit.ops.audited import Table, audit, by_kind, id_of, shift, table_of
 
@@ -293,6 +297,85 @@ def test_so_many_gaps_are_kept_and_the_rest_is_counted(gaps: int) -> None:
     found = by_kind(books.close().differences)
     assert found[What.SEQUENCE].found == f"{gaps} missing, the first is 1"
     assert len(books._gaps) <= _GAPS_MAX
+
+
+def cancelled_between(orders: int, cancelled: int) -> tuple[list[Item], list[Item]]:
+    """An account's items, and those of its newest orders: one cancelled before each decision."""
+    account, head, *own = Ledger(1, orders).items()
+    for place, item in enumerate(own, start=1):
+        item["sequence"] = items.number(place + min(place, cancelled))
+    number = orders + cancelled
+    late = [
+        cancelled_order(first_id_at(OPENED + timedelta(days=1, seconds=place)), 2 * place - 1)
+        for place in range(1, cancelled + 1)
+    ]
+    account["decided"] = head["accepted"] = items.number(number)
+    head["newest"] = items.text(id_of(late[-1]))
+    return [account, head, *own], late
+
+
+def cancelled_order(order_id: str, sequence: int) -> Item:
+    """An order that was cancelled as the decision ``sequence``, when nothing was bought yet."""
+    order = replace(make_order(at=OPENED), id=order_id)
+    nothing = Decision(OrderStatus.CANCELLED, (), OPENING_CASH, {})
+    item = order_item(order, nothing, sequence)
+    del item["rules"]
+    return item
+
+
+def fed(*fed_items: Item, waiting_max: int = 5) -> Books:
+    books = Books(1, waiting_max=waiting_max)
+    for item in fed_items:
+        books.feed(item)
+    return books
+
+
+GAPS_MAX = 10
+"""In tests of more."""
+
+
+@pytest.fixture
+def few_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ops.books._GAPS_MAX", GAPS_MAX)
+
+
+@pytest.mark.usefixtures("few_gaps")
+def test_gaps_that_are_only_counted_are_filled_by_cancelled_orders_too() -> None:
+    own, late = cancelled_between(60, 30)
+    assert fed(*own, *late).close().differences == []
+
+
+@pytest.mark.usefixtures("few_gaps")
+def test_what_is_missing_of_gaps_that_are_only_counted_is_told() -> None:
+    own, late = cancelled_between(60, 30)
+    missing = late.pop(20)
+    found = by_kind(fed(*own, *late).close().differences)
+    assert set(found) == {What.SEQUENCE, What.ACCEPTED}
+    assert found[What.SEQUENCE].found.startswith("1 missing between ")
+    assert missing["sequence"]["N"] == "41"
+
+
+@pytest.mark.usefixtures("few_gaps")
+@pytest.mark.parametrize("sequence", [1, 2, 2 * GAPS_MAX, 90])
+def test_places_outside_of_gaps_that_are_only_counted_still_come_up_twice(sequence: int) -> None:
+    own, late = cancelled_between(60, 30)
+    late[-1]["sequence"] = items.number(sequence)
+    found = by_kind(fed(*own, *late).close().differences)
+    assert found[What.SEQUENCE].orders == 1
+
+
+@pytest.mark.usefixtures("few_gaps")
+def test_a_gap_that_falls_apart_makes_no_more_gaps_than_are_kept() -> None:
+    count = 60
+    account, head, *own = Ledger(1, 2 * count).items()
+    late = [
+        cancelled_order(first_id_at(OPENED + timedelta(days=1, seconds=place)), 2 * place)
+        for place in range(1, count // 2 + 1)
+    ]
+    books = fed(account, head, *own[count:], *late)
+    assert len(books._gaps) == GAPS_MAX
+    found = by_kind(books.close().differences)
+    assert found[What.SEQUENCE].found == f"{count // 2} missing, the first is 1"
 
 
 @pytest.mark.parametrize("carried_max", [1, 2, _CARRIED_MAX])
