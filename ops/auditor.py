@@ -1,4 +1,4 @@
-"""Auditing a table: its items in a stream, account by account, in bounded memory.
+"""Auditing a table: its items in a stream, account by account, in little memory.
 
 What is read is no snapshot: traffic goes on meanwhile. The books of an account leave out what was
 decided after it was read, so that is harmless in nearly all cases. Whatever still looks wrong is

@@ -7,8 +7,10 @@ decided again by ``sequence``. These two go together but for orders that were pa
 (decided later than their id says) or cancelled (decided earlier): what comes ahead of its turn
 waits in a heap. Each number from 1 to ``decided`` must come up exactly once.
 
-Memory is bounded whatever the account holds: one difference is kept of each kind, the heap has a
-limit, and only executed operations that can still block an order are remembered.
+Memory hardly grows with the account: one difference is kept of each kind, the heap has a limit for
+orders that were decided in turn, and only executed operations that can still block an order are
+remembered. Without a limit are orders that were cancelled long before their turn, of which little
+is kept, and replayed ones.
 """
 
 import heapq
@@ -24,7 +26,7 @@ from ops.differences import SUM, Difference, Result, Totals, What, by_first_orde
 from shared.domain import money
 from shared.domain.account import Account
 from shared.domain.decision import Decision, Rules, decide, duplicate_horizon, parse_rules
-from shared.domain.order import Operation, OperationKey, Order, OrderStatus
+from shared.domain.order import BusinessError, Operation, OperationKey, Order, OrderStatus
 from shared.ids import NO_ORDER_ID
 from shared.order_store import items, keys
 from shared.order_store.commits import balance_after
@@ -71,8 +73,24 @@ class _Gap:
         return self.last - self.first + 1
 
 
-# Sequence, a tie-breaker, the order's id, the order itself if its decision may change anything.
-_Turn = tuple[int, int, str, RecordedOrder | None]
+@dataclass(frozen=True, slots=True)
+class _Unchanged:
+    """All that is compared of a parked or cancelled order: many of them may wait for their turn.
+
+    ``issuer_name`` is None where the balance is not that of one issuer.
+    """
+
+    balance: Balance | None
+    business_errors: tuple[BusinessError, ...]
+    issuer_name: str | None
+
+
+# What has a place: an order that is decided again, what is left of one that changed nothing, or
+# None where there is nothing to compare.
+_Placed = RecordedOrder | _Unchanged | None
+
+# Sequence, a tie-breaker, the order's id.
+_Turn = tuple[int, int, str, _Placed]
 
 
 class Books:
@@ -101,6 +119,7 @@ class Books:
         self._waiting: list[_Turn] = []
         self._waiting_ordinary = 0
         self._ties = 0
+        self._unchanged: _Unchanged | None = None
         self._gaps: list[_Gap] = []
         # What lies beyond the gaps that are kept: how many, and between which two places.
         self._missing_more = 0
@@ -183,7 +202,7 @@ class Books:
                 self._turn(parking.sequence, order_id, None)
         if order.sequence is not None:
             turns += 1
-            self._turn(order.sequence, order_id, order)
+            self._turn(order.sequence, order_id, self._placed(order))
         elif status in (OrderStatus.EXECUTED, OrderStatus.REJECTED):
             self._note(What.SEQUENCE, order_id, "a place in the sequence", f"none, but {status}")
         if status is OrderStatus.FAILED and not order.failure:
@@ -237,7 +256,17 @@ class Books:
 
     # Decisions, by sequence
 
-    def _turn(self, sequence: int, order_id: str, order: RecordedOrder | None) -> None:
+    def _placed(self, order: RecordedOrder) -> _Placed:
+        """What is kept of ``order`` until its turn: of a cancelled one, little and but once."""
+        if order.status is not OrderStatus.CANCELLED:
+            return order
+        found = _unchanged(order)
+        # In a backlog that was cancelled most balances are alike, one after the other.
+        if found != self._unchanged:
+            self._unchanged = found
+        return self._unchanged
+
+    def _turn(self, sequence: int, order_id: str, order: _Placed) -> None:
         """Take the place ``sequence`` for an order; ``None``: for what changes nothing."""
         if self._recorded is None:
             return
@@ -288,7 +317,7 @@ class Books:
             more = self._more or gap
             self._more = _Gap(min(more.first, gap.first), max(more.last, gap.last), None)
 
-    def _come_late(self, sequence: int, order_id: str, order: RecordedOrder | None) -> None:
+    def _come_late(self, sequence: int, order_id: str, order: _Placed) -> None:
         """Fill a gap with an order that changes nothing; anything else came up twice or late."""
         if not self._fill_gap(sequence):
             self._note(What.SEQUENCE, order_id, f"decision {sequence} once", "it came up twice")
@@ -320,35 +349,34 @@ class Books:
             self._more = None
         return True
 
-    def _decide_again(self, order_id: str, order: RecordedOrder | None) -> None:
+    def _decide_again(self, order_id: str, order: _Placed) -> None:
         if order is None:
             return
-        if not order.parked and order.status is not OrderStatus.CANCELLED:
+        if _is_ordinary(order):
             if order_id < self._last_id:
                 self._note(
                     What.TURN, order_id, "decided in the order of ids", f"after {self._last_id}"
                 )
             self._last_id = max(self._last_id, order_id)
-        if order.status is OrderStatus.EXECUTED:
-            self._totals.net_bought = SUM.add(self._totals.net_bought, _price_of(order.order))
+        paid = _paid(order)
+        self._totals.net_bought = SUM.add(self._totals.net_bought, paid)
         if not self._derives:
             return
-        state = self._state or self._infer_opening(order)
-        if state is None:
+        self._state = self._state or self._infer_opening(order.balance, paid)
+        if self._state is None:
             return
-        self._state = state
-        if order.status in (OrderStatus.FAILED, OrderStatus.CANCELLED):
-            self._compare_unchanged(order, state)
-            return
-        self._derive(state, order)
+        if isinstance(order, _Unchanged):
+            self._compare_unchanged(order_id, order, self._state)
+        elif order.status is OrderStatus.FAILED:
+            self._compare_unchanged(order_id, _unchanged(order), self._state)
+        else:
+            self._derive(self._state, order)
 
-    def _infer_opening(self, order: RecordedOrder) -> Account | None:
+    def _infer_opening(self, balance: Balance | None, paid: Decimal) -> Account | None:
         """The account as it was before its first order, from the balance after it."""
-        if self._recorded is None or order.balance is None:
+        if self._recorded is None or balance is None:
             return None
-        cash = order.balance.cash
-        if order.status is OrderStatus.EXECUTED:
-            cash = SUM.add(cash, _price_of(order.order))
+        cash = SUM.add(balance.cash, paid)
         return Account(self.account_id, cash, self._recorded.account.opened_at)
 
     def _derive(self, state: Account, order: RecordedOrder) -> None:
@@ -411,24 +439,26 @@ class Books:
                 ", ".join(decision.business_errors) or "none",
                 ", ".join(order.business_errors) or "none",
             )
-        self._compare_balance(order, balance_after(decision, order.order.issuer_name))
+        expected = balance_after(decision, order.order.issuer_name)
+        self._compare_balance(order_id, order.balance, expected)
 
-    def _compare_unchanged(self, order: RecordedOrder, state: Account) -> None:
+    def _compare_unchanged(self, order_id: str, order: _Unchanged, state: Account) -> None:
         if order.business_errors:
             told = ", ".join(order.business_errors)
-            self._note(What.BUSINESS_ERRORS, order.order.id, "none", told)
-        unchanged = Decision(order.status, (), state.cash, state.positions)
+            self._note(What.BUSINESS_ERRORS, order_id, "none", told)
+        unchanged = Decision(OrderStatus.CANCELLED, (), state.cash, state.positions)
         # Of many positions, a cancelled order shows none: who cancels need not read the order.
         if order.balance != balance_after(unchanged, None):
-            self._compare_balance(order, balance_after(unchanged, order.order.issuer_name))
+            expected = balance_after(unchanged, order.issuer_name)
+            self._compare_balance(order_id, order.balance, expected)
 
-    def _compare_balance(self, order: RecordedOrder, expected: Balance) -> None:
-        if order.balance == expected:
+    def _compare_balance(self, order_id: str, found: Balance | None, expected: Balance) -> None:
+        if found == expected:
             return
-        if order.balance is None:
-            self._note(What.BALANCE, order.order.id, f"cash {said.amount(expected.cash)}", "none")
+        if found is None:
+            self._note(What.BALANCE, order_id, f"cash {said.amount(expected.cash)}", "none")
             return
-        self._note(What.BALANCE, order.order.id, *said.balances(expected, order.balance))
+        self._note(What.BALANCE, order_id, *said.balances(expected, found))
 
     # What comes after the orders
 
@@ -559,15 +589,24 @@ def _rules(text: str) -> Rules:
     return parse_rules(text)
 
 
-def _is_ordinary(order: RecordedOrder | None) -> bool:
+def _is_ordinary(order: _Placed) -> bool:
     """Tell whether ids and decisions of such orders go together."""
-    return order is not None and not order.parked and order.status is not OrderStatus.CANCELLED
+    return isinstance(order, RecordedOrder) and not order.parked
 
 
-def _price_of(order: Order) -> Decimal:
-    """Cash that an executed order took from its account; below zero for a sale."""
-    cost = SUM.multiply(Decimal(order.total_shares), order.share_price)
-    return cost if order.operation is Operation.BUY else SUM.minus(cost)
+def _unchanged(order: RecordedOrder) -> _Unchanged:
+    is_of_one = order.balance is not None and not order.balance.complete
+    issuer_name = order.order.issuer_name if is_of_one else None
+    return _Unchanged(order.balance, order.business_errors, issuer_name)
+
+
+def _paid(order: RecordedOrder | _Unchanged) -> Decimal:
+    """Cash that an order took from its account; below zero for a sale."""
+    if isinstance(order, _Unchanged) or order.status is not OrderStatus.EXECUTED:
+        return money.ZERO
+    asked = order.order
+    cost = SUM.multiply(Decimal(asked.total_shares), asked.share_price)
+    return cost if asked.operation is Operation.BUY else SUM.minus(cost)
 
 
 def _sequences(item: Item) -> list[int]:

@@ -2,6 +2,7 @@
 
 import gc
 import sys
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -18,7 +19,17 @@ from shared.ids import first_id_at
 from shared.order_store import items, keys
 from shared.order_store.keys import SHARD, Item
 from shared.order_store.records import Balance, Parking
-from tests.ledger import OPENED, OPENING_CASH, RULES, Ledger, counter_item, order_item, pages
+from tests.ledger import (
+    OPENED,
+    OPENING_CASH,
+    RULES,
+    Ledger,
+    account_item,
+    counter_item,
+    head_item,
+    order_item,
+    pages,
+)
 from tests.unit.factories import make_order
 from tests.unit.ops.audited import Table, audit, by_kind, id_of, shift, table_of
 
@@ -321,6 +332,51 @@ def cancelled_order(order_id: str, sequence: int) -> Item:
     item = order_item(order, nothing, sequence)
     del item["rules"]
     return item
+
+
+CANCELLED = 2_000
+WAITING_BYTES_MAX = 450
+"""Of each cancelled order that waits; kept as a whole it takes over 800."""
+
+
+def cancelled_backlog() -> list[Item]:
+    """An account whose orders were all cancelled, the newest first."""
+    opened = Ledger(1, 0).final()[0]
+    ids = [first_id_at(OPENED + timedelta(seconds=place)) for place in range(CANCELLED)]
+    return [
+        account_item(opened, decided=CANCELLED, decided_through=ids[-1]),
+        head_item(1, CANCELLED, ids[-1]),
+        *(cancelled_order(one, CANCELLED - place) for place, one in enumerate(ids)),
+    ]
+
+
+def test_little_is_kept_of_cancelled_orders_that_wait_for_their_turn() -> None:
+    *own, last = cancelled_backlog()
+    fed(*own)  # caches are filled now
+    tracemalloc.start()
+    try:
+        books = fed(*own)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(books._waiting) == CANCELLED - 1
+    assert kept < WAITING_BYTES_MAX * CANCELLED
+    books.feed(last)
+    assert books.close().differences == []
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_cancelled_order_that_waited_is_still_compared(complete: bool) -> None:
+    own = cancelled_backlog()
+    spoilt = own[CANCELLED // 2]
+    spoilt["business_errors"] = {"L": [items.text("CLOSED_MARKET")]}
+    shift(spoilt["balance"]["M"]["cash"], Decimal(1))
+    if not complete:
+        spoilt["balance"]["M"]["partial"] = {"BOOL": True}
+    found = by_kind(fed(*own).close().differences)
+    assert set(found) == {What.BALANCE, What.BUSINESS_ERRORS}
+    assert {one.order_id for one in found.values()} == {id_of(spoilt)}
+    assert {one.orders for one in found.values()} == {1}
 
 
 def fed(*fed_items: Item, waiting_max: int = 5) -> Books:
