@@ -79,10 +79,8 @@ class _Work:
     waiting: dict[int, set[str]]
     suspect: bool
     deadline: float
-    counted: dict[OrderRef, Undecided] = field(default_factory=dict)
-    """Orders of which an attempt is counted, and that are not decided yet."""
-    counted_by_others: set[OrderRef] = field(default_factory=set)
-    """Those of them whose count another worker wrote."""
+    counted: dict[OrderRef, Undecided | None] = field(default_factory=dict)
+    """Orders of which an attempt is counted, and that are not decided yet; None: by others."""
     careful: set[int] = field(default_factory=set)
     """Accounts whose orders are decided one at a time."""
     patience: float = TURN_WAIT_SECONDS_MAX
@@ -385,23 +383,19 @@ class Settler:
         ref = (account_id, _id_of(first))
         if ref in work.counted or first.attempts >= self._attempts_max:
             return
-        # Remembered before the call: should its answer be lost, it must not count again.
-        work.counted[ref] = first
         try:
             is_ours = commits.count_attempt(self._gateway, account_id, ref[1], first.attempts)
         except StoreOutcomeUnknown:
+            # It may be counted: it must not count again.
+            work.counted[ref] = first
             raise
-        except StoreUnavailable:
-            del work.counted[ref]
-            raise
-        if not is_ours:
-            # Another worker's count, of an attempt that may have killed it: not ours to forgive.
-            work.counted_by_others.add(ref)
+        # Another worker's count, of an attempt that may have killed it, is not ours to forgive.
+        work.counted[ref] = first if is_ours else None
 
     def _forgive(self, work: _Work) -> None:
         """Take the counted attempts back: the store failed, not the orders."""
         for (account_id, order_id), first in work.counted.items():
-            if (account_id, order_id) in work.counted_by_others:
+            if first is None:
                 continue
             try:
                 commits.forgive_attempt(self._gateway, account_id, order_id, first.attempts)

@@ -181,8 +181,6 @@ def _look_ahead(gateway: Gateway, account_id: int, search: _Search) -> Iterator[
 
 def _look_back(gateway: Gateway, account_id: int, search: _Search) -> Iterator[None]:
     """Look for replayed orders before the search's start, the newest first."""
-    if not search.since.through:
-        return
     values = keys.orders_of(account_id, to=search.since.through)
     query = _query({**values, ":since": items.number(search.since.sequence)})
     query["FilterExpression"] = "#sequence > :since OR attribute_exists(#parked)"
